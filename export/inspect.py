@@ -1,0 +1,77 @@
+"""What an export is and what it takes, read from its files without running it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfllm import contract
+from tfllm.errors import UserError
+
+
+def inspect_export(folder: str | os.PathLike) -> dict[str, Any]:
+    """Describes a SavedModel, ours or another.
+
+    Args:
+        folder: A version folder.
+
+    Returns:
+        `metadata` (of `assets.extra/tfllm.json`; empty if it is not ours), `signatures` (inputs and
+        outputs with dtype, shape and default), `ops` (names of all ops in the graph, sorted) and
+        `megabytes` on disk.
+
+    Raises:
+        UserError: there is no SavedModel, or it is damaged.
+    """
+    folder = Path(folder)
+    path = folder / "saved_model.pb"
+    if not path.is_file():
+        raise UserError(
+            f"No SavedModel in {folder}: expected saved_model.pb there. Name a version folder, as "
+            "models/gpt/1."
+        )
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    (graph,) = saved_model.meta_graphs[:1]
+    metadata = folder / contract.METADATA_FILE
+    ops = {node.op for node in graph.graph_def.node}
+    for function in graph.graph_def.library.function:
+        ops.update(node.op for node in function.node_def)
+    size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    return {
+        "metadata": json.loads(metadata.read_text(encoding="utf-8")) if metadata.is_file() else {},
+        "signatures": {
+            name: _signature(signature)
+            for name, signature in sorted(graph.signature_def.items())
+            if not name.startswith("__")
+        },
+        "ops": sorted(ops - {function.signature.name for function in _functions(graph)}),
+        "megabytes": round(size / 1e6, 3),
+    }
+
+
+def _functions(graph):
+    return graph.graph_def.library.function
+
+
+def _signature(signature) -> dict[str, Any]:
+    def tensor(name, info):
+        described = {
+            "dtype": types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower(),
+            "shape": [dim.size for dim in info.tensor_shape.dim],
+        }
+        if name in signature.defaults:
+            described["optional"] = True
+        return described
+
+    return {
+        "inputs": {name: tensor(name, info) for name, info in sorted(signature.inputs.items())},
+        "outputs": {name: tensor(name, info) for name, info in sorted(signature.outputs.items())},
+    }

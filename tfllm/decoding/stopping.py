@@ -1,0 +1,77 @@
+"""Stop strings, found in the bytes of the generated text even across tokens."""
+
+import tensorflow as tf
+
+MAX_STOP_BYTES = 256  # bounds the work of one step; longer ones are an error of their row
+
+
+class StopStrings:
+    """The stop strings of each row, and how to look for them.
+
+    Args:
+        stops: string[b, n], "" = unused, each at most `MAX_STOP_BYTES`.
+        token_bytes: string[v], what each token adds to the text.
+    """
+
+    def __init__(self, stops: tf.Tensor, token_bytes: tf.Tensor):
+        lengths = tf.strings.length(stops)
+        self.any = tf.reduce_any(lengths > 0)
+        self._lengths = lengths  # [b, n]
+        self._width = tf.reduce_max(tf.concat([tf.reshape(lengths, [-1]), [1]], 0))
+        self._stops = tf.io.decode_raw(stops, tf.uint8, fixed_length=self._width)  # [b, n, w]
+        self._token_bytes = token_bytes
+        # A match found now ends in the last token, so it begins this close to the end.
+        self._reach = self._width + tf.reduce_max(tf.strings.length(token_bytes))
+
+    def extend(self, tail, tokens, active):
+        """Adds a token to the end of each row's text.
+
+        Args:
+            tail: string[b], the last bytes of the text so far.
+            tokens: int32[b], the new tokens.
+            active: bool[b], rows that still generate.
+
+        Returns:
+            tail string[b], and bool[b], whether a stop string is in it.
+        """
+
+        def look():
+            piece = tf.where(active, tf.gather(self._token_bytes, tokens), "")
+            text = self._end_of(tf.strings.join([tail, piece]))
+            return text, self._first_match(text) >= 0
+
+        return tf.cond(self.any, look, lambda: (tail, tf.zeros_like(active)))
+
+    def cut(self, texts):
+        """string[b], the texts up to their stop string if they have one."""
+
+        def shorten():
+            end = self._end_of(texts)
+            match = self._first_match(end)
+            length = tf.strings.length(texts)
+            stop_at = length - tf.strings.length(end) + match
+            return tf.strings.substr(
+                texts, tf.zeros_like(length), tf.where(match >= 0, stop_at, length)
+            )
+
+        return tf.cond(self.any, shorten, lambda: texts)
+
+    def _end_of(self, texts):
+        length = tf.strings.length(texts)
+        size = tf.minimum(length, self._reach)
+        return tf.strings.substr(texts, length - size, size)
+
+    def _first_match(self, texts):
+        """int32[b], the byte at which the first stop string begins, or -1."""
+        # Room behind the text, so that every window is whole; a window may not pass the text.
+        size = self._reach + self._width
+        text = tf.io.decode_raw(texts, tf.uint8, fixed_length=size)  # [b, size]
+        begins = tf.range(self._reach)
+        windows = tf.gather(text, begins[:, None] + tf.range(self._width), axis=1)  # [b, r, w]
+        unused = tf.range(self._width) >= self._lengths[..., None]  # [b, n, w]
+        same = (windows[:, None] == self._stops[:, :, None]) | unused[:, :, None]
+        inside = begins + self._lengths[..., None] <= tf.strings.length(texts)[:, None, None]
+        found = tf.reduce_all(same, -1) & inside & (self._lengths > 0)[..., None]  # [b, n, r]
+        found = tf.reduce_any(found, 1)
+        first = tf.argmax(found, -1, output_type=tf.int32)
+        return tf.where(tf.reduce_any(found, -1), first, -1)

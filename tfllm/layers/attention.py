@@ -1,0 +1,157 @@
+"""Multi-head attention with an explicit cache."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfllm.layers.cache import KVCache, empty_cache, write
+from tfllm.layers.dropout import Dropout
+from tfllm.layers.linear import Linear
+
+_MASKED = -1e9  # a score that softmax turns into 0 in float32
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class MultiHeadAttention(keras.layers.Layer):
+    """Attention of new positions to themselves, to a memory, or to a cache that they extend.
+
+    Letters: b batch, t new positions, s all positions, h heads, d head width, m model width.
+
+    Args:
+        num_heads: h.
+        head_dim: d; None means m / h, which must be whole.
+        dropout: Fraction of attention weights dropped in training, in [0, 1).
+        use_bias: Whether the four projections add a bias.
+        scale: Factor of the scores; None means d ** -0.5 (T5 uses 1).
+        kernel_initializer: Of the query, key and value projections.
+        output_initializer: Of the output projection; None means `kernel_initializer`.
+
+    Call arguments:
+        x: float[b, t, m], the new positions.
+        attention_mask: bool[b or 1, t or 1, s], True where a position may look; None = everywhere.
+            With a cache its s says how far the cache is read.
+        memory: float[b, s, m'], what is looked at; None means `x` itself.
+        bias: float[b or 1, h, t, s], added to the scores (relative positions); or None.
+        cache: `KVCache` to extend by the new positions, in place; or None.
+        start: int32[b], with a cache: the position of `x[:, 0]` in it, per row.
+
+    Returns:
+        float[b, t, m]; with a cache also the extended `KVCache`.
+
+    Raises:
+        ValueError: at build time, if `head_dim` is None and `num_heads` does not divide m.
+
+    Source:
+        Vaswani et al. 2017, section 3.2, https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        head_dim=None,
+        *,
+        dropout=0.0,
+        use_bias=True,
+        scale=None,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.scale = scale
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+
+    def build(self, x_shape, memory_shape=None):
+        width = x_shape[-1]
+        if self.head_dim is None and width % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide the model width: got {self.num_heads} heads for width "
+                f"{width}."
+            )
+        self._width_of_head = self.head_dim or width // self.num_heads
+        self._scale = self._width_of_head**-0.5 if self.scale is None else self.scale
+        inner = self.num_heads * self._width_of_head
+        # `enable_lora` of KerasHub looks for the names query and value.
+        self.query = self._projection(inner, "query", self.kernel_initializer)
+        self.key = self._projection(inner, "key", self.kernel_initializer)
+        self.value = self._projection(inner, "value", self.kernel_initializer)
+        self.output_projection = self._projection(
+            width, "output", self.output_initializer or self.kernel_initializer
+        )
+        self.weight_dropout = Dropout(self.dropout, dtype=self.dtype_policy, name="weight_dropout")
+        self.query.build(x_shape)
+        for projection in (self.key, self.value):
+            projection.build(memory_shape or x_shape)
+        self.output_projection.build((None, inner))
+        self.built = True
+
+    def _projection(self, units, name, initializer):
+        return Linear(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=keras.initializers.get(keras.initializers.serialize(initializer)),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _split_heads(self, x):
+        b, t = ops.shape(x)[:2]
+        x = ops.reshape(x, (b, t, self.num_heads, self._width_of_head))
+        return ops.transpose(x, (0, 2, 1, 3))  # [b, h, t, d]
+
+    def empty_cache(self, rows, length) -> KVCache:
+        """A cache of `length` positions for `rows` rows (int32 scalars), filled with zeros."""
+        return empty_cache(rows, self.num_heads, length, self._width_of_head, self.compute_dtype)
+
+    def call(
+        self,
+        x,
+        attention_mask=None,
+        *,
+        memory=None,
+        bias=None,
+        cache=None,
+        start=None,
+        training=None,
+    ):
+        memory = x if memory is None else memory
+        q = self._split_heads(self.query(x))  # [b, h, t, d]
+        k = self._split_heads(self.key(memory))  # [b, h, s, d]
+        v = self._split_heads(self.value(memory))  # [b, h, s, d]
+        if cache is None:
+            return self.output_projection(self._attend(q, k, v, attention_mask, bias, training))
+        cache = write(cache, k, v, start)
+        read = ops.shape(attention_mask)[-1]
+        k, v = cache.k[:, :, :read], cache.v[:, :, :read]
+        return self.output_projection(self._attend(q, k, v, attention_mask, bias, training)), cache
+
+    def _attend(self, q, k, v, mask, bias, training):
+        scores = tf.matmul(q, k, transpose_b=True)  # [b, h, t, s]
+        # Softmax in float32: in bfloat16 a long row of small weights does not add up to 1.
+        scores = tf.cast(scores, tf.float32) * self._scale
+        if bias is not None:
+            scores += tf.cast(bias, tf.float32)
+        if mask is not None:
+            scores = tf.where(mask[:, None], scores, _MASKED)
+        weights = tf.cast(tf.nn.softmax(scores), v.dtype)
+        weights = self.weight_dropout(weights, training=training)
+        y = tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3))  # [b, t, h, d]
+        b, t = ops.shape(y)[:2]
+        return ops.reshape(y, (b, t, self.num_heads * self._width_of_head))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "scale": self.scale,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }

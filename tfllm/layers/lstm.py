@@ -1,0 +1,234 @@
+"""The LSTM, with its state as argument and result and a gradient of its own.
+
+Autodiff through the loop multiplies and sums two weight gradients per time step. Here the loop
+forward holds one recurrent product per step, the loop backward emits only the gradient of the
+gates, and the weights' gradients are single products over all steps.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfllm.layers.dropout import Dropout
+
+
+class LSTMState(NamedTuple):
+    """What one LSTM layer carries from one position to the next.
+
+    Attributes:
+        h: float[b, u], the output.
+        c: float32[b, u], the cell.
+    """
+
+    h: tf.Tensor
+    c: tf.Tensor
+
+
+def _cell(z, c):
+    """Gates' inputs [b, 4u] and the old cell -> h, new cell, gates; float32 inside."""
+    i, f, g, o = tf.split(tf.cast(z, tf.float32), 4, axis=-1)
+    i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+    c = f * c + i * g
+    return tf.cast(o * tf.tanh(c), z.dtype), c, tf.cast(tf.concat([i, f, g, o], -1), z.dtype)
+
+
+def _cell_gradient(dh, dc, gates, old_c, c):
+    """Gradients of h and of the new cell -> of z, and of the old cell."""
+    i, f, g, o = tf.split(tf.cast(gates, tf.float32), 4, axis=-1)
+    tanh_c = tf.tanh(c)
+    dh = tf.cast(dh, tf.float32)
+    dc = dc + dh * o * (1 - tanh_c**2)
+    dz = tf.concat(
+        [dc * g * i * (1 - i), dc * old_c * f * (1 - f), dc * i * (1 - g**2),
+         dh * tanh_c * o * (1 - o)],
+        axis=-1,
+    )  # fmt: skip
+    return tf.cast(dz, gates.dtype), dc * f
+
+
+@tf.custom_gradient
+def recurrence(zx, recurrent_kernel, h0, c0, keep):
+    """Runs the cell over time; time comes first.
+
+    Args:
+        zx: float[t, b, 4u], input products with bias; gates in the order i, f, g, o.
+        recurrent_kernel: float[u, 4u].
+        h0: float[b, u].
+        c0: float32[b, u].
+        keep: float[t, b, 1]: 0 where a document begins (the state before it is forgotten), else 1.
+
+    Returns:
+        h: float[t, b, u] and c: float32[t, b, u] at every position.
+    """
+    steps = tf.shape(zx)[0]
+    keep_c = tf.cast(keep, tf.float32)
+
+    def arrays(*like):
+        return [tf.TensorArray(x, steps, element_shape=zx.shape[1:2] + [n]) for x, n in like]
+
+    units = recurrent_kernel.shape[0]
+
+    def forward(t, h, c, hs, cs, gs):
+        z = zx[t] + tf.matmul(h * keep[t], recurrent_kernel)
+        h, c, gates = _cell(z, c * keep_c[t])
+        return t + 1, h, c, hs.write(t, h), cs.write(t, c), gs.write(t, gates)
+
+    hs, cs, gs = arrays((zx.dtype, units), (tf.float32, units), (zx.dtype, 4 * units))
+    *_, hs, cs, gs = tf.while_loop(
+        lambda t, *_: t < steps, forward, (0, h0, c0, hs, cs, gs), maximum_iterations=steps
+    )
+    hs, cs, gs = hs.stack(), cs.stack(), gs.stack()
+
+    def gradient(dhs, dcs):
+        old_h = tf.concat([h0[None], hs[:-1]], 0) * keep
+        old_c = tf.concat([c0[None], cs[:-1]], 0) * keep_c
+
+        def backward(t, dh, dc, dzs):
+            dz, dc = _cell_gradient(dhs[t] + dh, dcs[t] + dc, gs[t], old_c[t], cs[t])
+            dh = tf.matmul(dz, recurrent_kernel, transpose_b=True) * keep[t]
+            return t - 1, dh, dc * keep_c[t], dzs.write(t, dz)
+
+        (dzs,) = arrays((zx.dtype, 4 * units))
+        _, dh, dc, dzs = tf.while_loop(
+            lambda t, *_: t >= 0,
+            backward,
+            (steps - 1, tf.zeros_like(h0), tf.zeros_like(c0), dzs),
+            maximum_iterations=steps,
+        )
+        dzs = dzs.stack()
+        d_kernel = tf.matmul(
+            tf.reshape(old_h, [-1, units]), tf.reshape(dzs, [-1, 4 * units]), transpose_a=True
+        )
+        return dzs, d_kernel, dh, dc, None
+
+    return (hs, cs), gradient
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class LSTM(keras.layers.Layer):
+    """One LSTM layer.
+
+    Args:
+        units: u.
+
+    Call arguments:
+        x: float[b, t, m].
+        state: `LSTMState` to begin with; None means zeros.
+        starts: bool[b, t], True where a document begins: the state before it is forgotten; or None.
+        lengths: int32[b], positions of each row that count for the state returned; None = all.
+
+    Returns:
+        float[b, t, u], and the `LSTMState` after the last position of each row.
+
+    Source:
+        Hochreiter and Schmidhuber 1997; with forget gates, Gers et al. 2000; forget bias of 1,
+        Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, x_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(x_shape[-1], 4 * self.units))
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel", shape=(self.units, 4 * self.units), initializer="orthogonal"
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(4 * self.units,), initializer=_forget_bias_of_one
+        )
+        self.built = True
+
+    def zero_state(self, rows) -> LSTMState:
+        """The state before the first position, of `rows` rows (an int32 scalar)."""
+        return LSTMState(
+            tf.zeros([rows, self.units], self.compute_dtype), tf.zeros([rows, self.units])
+        )
+
+    def call(self, x, state=None, *, starts=None, lengths=None):
+        b, t = ops.shape(x)[:2]
+        state = self.zero_state(b) if state is None else state
+        x = tf.reshape(tf.transpose(x, (1, 0, 2)), [-1, x.shape[-1]])
+        zx = ops.matmul(x, self.kernel) + self.bias
+        zx = tf.reshape(zx, [t, b, 4 * self.units])
+        # A tensor, not a variable: the custom gradient returns its gradient by position.
+        recurrent_kernel = tf.identity(tf.cast(self.recurrent_kernel, self.compute_dtype))
+        if starts is None:
+            keep = tf.ones([t, b, 1], zx.dtype)
+        else:
+            keep = tf.cast(~tf.transpose(starts), zx.dtype)[..., None]
+        hs, cs = recurrence(zx, recurrent_kernel, state.h, state.c, keep)
+        last = tf.fill([b], t - 1) if lengths is None else lengths - 1
+        place = tf.stack([last, tf.range(b)], axis=1)  # time, row
+        state = LSTMState(tf.gather_nd(hs, place), tf.gather_nd(cs, place))
+        return tf.transpose(hs, (1, 0, 2)), state
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def _forget_bias_of_one(shape, dtype=None):
+    one_of_four = tf.constant([0, 1, 0, 0], dtype or tf.float32)  # i, f, g, o
+    return tf.repeat(one_of_four, shape[0] // 4)
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class StackedLSTM(keras.layers.Layer):
+    """LSTM layers on top of each other, with dropout between them.
+
+    Args:
+        num_layers: Number of layers.
+        units: u, of each layer.
+        dropout: Fraction of the units dropped in training between two layers, in [0, 1).
+
+    Call arguments:
+        x: float[b, t, m].
+        states: One `LSTMState` per layer, or None for zeros.
+        starts: bool[b, t], True where a document begins; or None.
+        lengths: int32[b], positions that count for the states returned; None = all.
+
+    Returns:
+        float[b, t, u], and a tuple of one `LSTMState` per layer.
+
+    Source:
+        Zaremba et al. 2014, https://arxiv.org/abs/1409.2329 (no dropout along time)
+    """
+
+    def __init__(self, num_layers, units, *, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_layers = num_layers
+        self.units = units
+        self.dropout = dropout
+
+    def build(self, x_shape):
+        self.lstms = []
+        for i in range(self.num_layers):
+            lstm = LSTM(self.units, dtype=self.dtype_policy, name=f"lstm_{i}")
+            lstm.build(x_shape if i == 0 else (*x_shape[:-1], self.units))
+            self.lstms.append(lstm)
+        self.between = Dropout(self.dropout, dtype=self.dtype_policy, name="between")
+        self.built = True
+
+    def zero_states(self, rows) -> tuple[LSTMState, ...]:
+        """The states before the first position, of `rows` rows (an int32 scalar)."""
+        return tuple(lstm.zero_state(rows) for lstm in self.lstms)
+
+    def call(self, x, states=None, *, starts=None, lengths=None, training=None):
+        states = states or (None,) * self.num_layers
+        after = []
+        for i, (lstm, state) in enumerate(zip(self.lstms, states, strict=True)):
+            if i:
+                x = self.between(x, training=training)
+            x, state = lstm(x, state, starts=starts, lengths=lengths)
+            after.append(state)
+        return x, tuple(after)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "units": self.units,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,58 @@
+"""Who may look at whom: bool masks of shape [b or 1, t, s], True where position t may look at s."""
+
+import keras
+import tensorflow as tf
+
+
+def causal_mask(length) -> tf.Tensor:
+    """Each position sees itself and what came before.
+
+    Args:
+        length: t = s, an int or an int32 scalar.
+
+    Returns:
+        bool[1, t, t].
+    """
+    positions = tf.range(length)
+    return (positions[:, None] >= positions[None, :])[None]
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class SegmentMask(keras.layers.Layer):
+    """Causal, and only within the own document; the documents of a packed row never meet.
+
+    Call arguments:
+        segment_ids: int32[b, t], one number per document; 0 is padding and sees padding only.
+
+    Returns:
+        bool[b, t, t].
+    """
+
+    def call(self, segment_ids):
+        same = segment_ids[:, :, None] == segment_ids[:, None, :]
+        return same & causal_mask(tf.shape(segment_ids)[1])
+
+
+def padding_mask(present) -> tf.Tensor:
+    """Every position sees every present one (an encoder's mask).
+
+    Args:
+        present: bool[b, s], False for padding.
+
+    Returns:
+        bool[b, 1, s].
+    """
+    return tf.cast(present, tf.bool)[:, None, :]
+
+
+def prefix_mask(positions, length) -> tf.Tensor:
+    """One new position per row sees what its row has filled in a cache.
+
+    Args:
+        positions: int32[b], the new position of each row.
+        length: s, how far the cache is read; an int or an int32 scalar.
+
+    Returns:
+        bool[b, 1, s].
+    """
+    return (tf.range(length)[None, :] <= positions[:, None])[:, None, :]

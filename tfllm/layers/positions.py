@@ -1,0 +1,167 @@
+"""Three ways to tell a model where a token stands: learned, sinusoidal, relative."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class PositionEmbedding(keras.layers.Layer):
+    """A learned vector per position.
+
+    Args:
+        max_sequence_length: Positions there are vectors for.
+        hidden_dim: m.
+        embeddings_initializer: Of the vectors.
+
+    Call arguments:
+        positions: int32[b, t], each in [0, max_sequence_length).
+
+    Returns:
+        float[b, t, m].
+    """
+
+    def __init__(
+        self, max_sequence_length, hidden_dim, *, embeddings_initializer="uniform", **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.max_sequence_length = max_sequence_length
+        self.hidden_dim = hidden_dim
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def build(self, _):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.max_sequence_length, self.hidden_dim),
+            initializer=self.embeddings_initializer,
+        )
+        self.built = True
+
+    def call(self, positions):
+        return ops.take(self.embeddings, positions, axis=0)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_sequence_length": self.max_sequence_length,
+            "hidden_dim": self.hidden_dim,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class SinusoidalPositions(keras.layers.Layer):
+    """Sines in the first half of the vector, cosines in the second, of falling frequency.
+
+    Args:
+        hidden_dim: m, even.
+
+    Call arguments:
+        positions: int32[b, t].
+
+    Returns:
+        float[b, t, m].
+
+    Raises:
+        ValueError: `hidden_dim` is odd.
+
+    Source:
+        Vaswani et al. 2017, section 3.5, https://arxiv.org/abs/1706.03762; the halves are side by
+        side as in tensor2tensor and Marian, where the paper interleaves them.
+    """
+
+    def __init__(self, hidden_dim, **kwargs):
+        super().__init__(**kwargs)
+        if hidden_dim % 2:
+            raise ValueError(f"hidden_dim must be even. Received: hidden_dim={hidden_dim}")
+        self.hidden_dim = hidden_dim
+
+    def call(self, positions):
+        half = self.hidden_dim // 2
+        frequencies = 10_000.0 ** (-2.0 * np.arange(half, dtype="float32") / self.hidden_dim)
+        angles = ops.cast(positions, "float32")[..., None] * frequencies  # [b, t, m / 2]
+        waves = ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+        return ops.cast(waves, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "hidden_dim": self.hidden_dim}
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class RelativePositionBias(keras.layers.Layer):
+    """A learned number per head and bucket of distance, added to attention scores.
+
+    Half of the buckets stand for exact small distances, the rest grow logarithmically up to
+    `max_distance`; all longer distances share the last.
+
+    Args:
+        num_heads: h.
+        num_buckets: Buckets over both directions if `bidirectional`, else for the past alone.
+        max_distance: The distance from which on all share one bucket.
+        bidirectional: True in an encoder, where positions also look ahead.
+
+    Call arguments:
+        query_positions: int32[b or 1, t].
+        key_positions: int32[b or 1, s].
+
+    Returns:
+        float32[b or 1, h, t, s].
+
+    Source:
+        Raffel et al. 2020, section 2.1, https://arxiv.org/abs/1910.10683
+    """
+
+    def __init__(
+        self, num_heads, *, num_buckets=32, max_distance=128, bidirectional=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_buckets = num_buckets
+        self.max_distance = max_distance
+        self.bidirectional = bidirectional
+
+    def build(self, query_positions_shape, key_positions_shape):  # noqa: ARG002 - Keras's names
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.num_buckets, self.num_heads), initializer="normal"
+        )
+        self.built = True
+
+    def buckets(self, distance):
+        """The bucket of each distance.
+
+        Args:
+            distance: int32[...], key position minus query position.
+
+        Returns:
+            int32[...] in [0, num_buckets).
+        """
+        num_buckets, bucket = self.num_buckets, 0
+        if self.bidirectional:
+            num_buckets //= 2
+            bucket = tf.where(distance > 0, num_buckets, 0)
+            distance = tf.abs(distance)
+        else:
+            distance = tf.maximum(-distance, 0)
+        exact = num_buckets // 2
+        log_ratio = tf.math.log(tf.cast(tf.maximum(distance, 1), tf.float32) / exact) / math.log(
+            self.max_distance / exact
+        )
+        far = exact + tf.cast(log_ratio * (num_buckets - exact), tf.int32)
+        return bucket + tf.where(distance < exact, distance, tf.minimum(far, num_buckets - 1))
+
+    def call(self, query_positions, key_positions):
+        distance = key_positions[:, None, :] - query_positions[:, :, None]  # [b, t, s]
+        bias = ops.take(ops.cast(self.embeddings, "float32"), self.buckets(distance), axis=0)
+        return ops.transpose(bias, (0, 3, 1, 2))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_buckets": self.num_buckets,
+            "max_distance": self.max_distance,
+            "bidirectional": self.bidirectional,
+        }

@@ -1,0 +1,19 @@
+"""Backbones, and the tasks on top of them."""
+
+from tfllm.models.causal_lm import CausalLM
+from tfllm.models.gpt import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
+from tfllm.models.lstm import LSTMBackbone, LSTMCausalLM, LSTMCausalLMPreprocessor
+from tfllm.models.preprocessor import CausalLMPreprocessor
+from tfllm.models.text_generator import TextGenerator
+
+__all__ = [
+    "CausalLM",
+    "CausalLMPreprocessor",
+    "GPTBackbone",
+    "GPTCausalLM",
+    "GPTCausalLMPreprocessor",
+    "LSTMBackbone",
+    "LSTMCausalLM",
+    "LSTMCausalLMPreprocessor",
+    "TextGenerator",
+]

@@ -1,0 +1,196 @@
+"""GPT: a decoder-only Transformer with learned positions and norms before the sub-layers."""
+
+import keras
+import keras_hub
+import tensorflow as tf
+
+from tfllm.layers import (
+    DecoderBlock,
+    Dropout,
+    PositionEmbedding,
+    SegmentMask,
+    TokenEmbedding,
+    causal_mask,
+    prefix_mask,
+)
+from tfllm.models.causal_lm import CausalLM
+from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class GPTBackbone(keras_hub.models.Backbone):
+    """Token ids to hidden states, each position looking back within its document.
+
+    Args:
+        vocabulary_size: v.
+        num_layers: Number of blocks.
+        num_heads: h, divides `hidden_dim`.
+        hidden_dim: m.
+        intermediate_dim: f; None means 4 m.
+        max_sequence_length: Positions there are embeddings for: the context.
+        dropout: Fraction dropped after the embeddings, after each sub-layer and of the attention
+            weights, in [0, 1).
+        layer_norm_epsilon: Added to the variance.
+        dtype: Policy of all layers.
+
+    Inputs (a dict):
+        token_ids: int32[b, t].
+        segment_ids: int32[b, t], the document of each token, from 1; 0 = padding.
+        positions: int32[b, t], from 0 in each document.
+
+    Output:
+        float[b, t, m].
+
+    Source:
+        Radford et al. 2019 (GPT-2), section 2.3: norms first, one more at the end, initial weights
+        of the residual layers scaled by 1 / sqrt(number of residual layers).
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        num_layers,
+        num_heads,
+        hidden_dim,
+        intermediate_dim=None,
+        max_sequence_length=1024,
+        dropout=0.0,
+        layer_norm_epsilon=1e-5,
+        dtype=None,
+        **kwargs,
+    ):
+        intermediate_dim = intermediate_dim or 4 * hidden_dim
+
+        def normal(stddev=0.02):
+            return keras.initializers.RandomNormal(stddev=stddev)
+
+        # === Layers ===
+        self.token_embedding = TokenEmbedding(
+            vocabulary_size,
+            hidden_dim,
+            embeddings_initializer=normal(),
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.position_embedding = PositionEmbedding(
+            max_sequence_length,
+            hidden_dim,
+            embeddings_initializer=normal(),
+            dtype=dtype,
+            name="position_embedding",
+        )
+        self.embedding_dropout = Dropout(dropout, dtype=dtype, name="embedding_dropout")
+        self.blocks = [
+            DecoderBlock(
+                num_heads,
+                intermediate_dim,
+                dropout=dropout,
+                activation=_gelu,
+                layer_norm_epsilon=layer_norm_epsilon,
+                kernel_initializer=normal(),
+                output_initializer=normal(0.02 * (2 * num_layers) ** -0.5),
+                dtype=dtype,
+                name=f"block_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.final_norm = keras.layers.LayerNormalization(
+            epsilon=layer_norm_epsilon, dtype=dtype, name="final_norm"
+        )
+
+        # === Functional model ===
+        inputs = language_model_inputs()
+        mask = SegmentMask(name="segment_mask")(inputs["segment_ids"])
+        x = self._embed(inputs["token_ids"], inputs["positions"])
+        for block in self.blocks:
+            x = block(x, mask)
+        super().__init__(inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs)
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.max_sequence_length = max_sequence_length
+        self.dropout = dropout
+        self.layer_norm_epsilon = layer_norm_epsilon
+
+    def _embed(self, token_ids, positions):
+        x = self.token_embedding(token_ids) + self.position_embedding(positions)
+        return self.embedding_dropout(x)
+
+    def prefill(self, token_ids, lengths, capacity):
+        """One pass over prompts.
+
+        Args:
+            token_ids: int32[b, t].
+            lengths: int32[b], tokens of each prompt.
+            capacity: int32 scalar, positions of the cache.
+
+        Returns:
+            float[b, m], the hidden state of each row's last token; and the caches.
+        """
+        rows, new = tf.unstack(tf.shape(token_ids))
+        x = self._embed(token_ids, tf.range(new)[None])
+        mask, start = causal_mask(new), tf.zeros([rows], tf.int32)
+        caches = []
+        for block in self.blocks:
+            cache = block.attention.empty_cache(rows, capacity)
+            x, cache = block(x, mask, cache=cache, start=start)
+            caches.append(cache)
+        return self.final_norm(tf.gather(x, lengths - 1, batch_dims=1)), tuple(caches)
+
+    def step(self, token_ids, positions, visible, caches):
+        """One more token per row.
+
+        Args:
+            token_ids: int32[b].
+            positions: int32[b], where each row's token stands.
+            visible: int32 scalar above all positions, how far the caches are read.
+            caches: From `prefill` or the step before; used up.
+
+        Returns:
+            float[b, m], hidden states; and the caches.
+        """
+        x = self._embed(token_ids[:, None], positions[:, None])
+        mask = prefix_mask(positions, visible)
+        after = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block(x, mask, cache=cache, start=positions)
+            after.append(cache)
+        return self.final_norm(x[:, 0]), tuple(after)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
+            "max_sequence_length": self.max_sequence_length,
+            "dropout": self.dropout,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable("tfllm", name="gelu_tanh")
+def _gelu(x):
+    """The tanh form, which GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2)."""
+    return keras.ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class GPTCausalLMPreprocessor(CausalLMPreprocessor):
+    """`CausalLMPreprocessor` by which KerasHub finds the one for `GPTBackbone`."""
+
+    backbone_cls = GPTBackbone
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class GPTCausalLM(CausalLM):
+    """A GPT that predicts the next token; see `CausalLM`."""
+
+    backbone_cls = GPTBackbone
+    preprocessor_cls = GPTCausalLMPreprocessor

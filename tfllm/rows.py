@@ -1,0 +1,104 @@
+"""Arguments of a user to columns of a request, and columns of an answer to typed rows.
+
+Live models and the client take and give the same things; this is where that is written once. Like
+the contract it needs nothing but the standard library.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from tfllm import contract
+from tfllm.errors import UserError
+
+Row = TypeVar("Row", contract.Generation, contract.Score)
+
+
+def text_rows(value: str | Sequence[str], name: str) -> list[str]:
+    """One text or several, as a list.
+
+    Raises:
+        UserError: it is anything else.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
+        raise UserError(f"{name} must be a str or a list of them, got {type(value).__name__}.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"{name} must hold str: number {i} is {type(text).__name__}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{name} must be valid Unicode: number {i}: {error}.") from None
+    return list(texts)
+
+
+def same_number(**columns: Sequence) -> None:
+    """Refuses columns of different length.
+
+    Raises:
+        UserError: they differ.
+    """
+    if len({len(column) for column in columns.values()}) > 1:
+        found = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise UserError(f"One row needs one of each, got {found}.")
+
+
+def sampling_columns(
+    num_rows: int, stop: str | Sequence[str] = (), **settings: Any
+) -> dict[str, list]:
+    """The inputs of `generate` after the prompt, one value per row.
+
+    Args:
+        num_rows: Of the request.
+        stop: Up to four strings that end the text, the same for all rows.
+        **settings: Each a number for all rows or a list of one per row; what is left out gets the
+            contract's default.
+
+    Raises:
+        UserError: a list of another length, a value of another type, an unknown setting.
+    """
+    fields = {field.name: field for field in contract.SAMPLING if field.name != "stop"}
+    for name in settings:
+        if name not in fields:
+            raise UserError(f"No setting {name!r}: there are {', '.join(fields)} and stop.")
+    columns = {
+        name: _column(field, settings.get(name, field.default), num_rows)
+        for name, field in fields.items()
+    }
+    stops = text_rows(stop, "stop")
+    if len(stops) > contract.MAX_STOP_STRINGS:
+        raise UserError(f"At most {contract.MAX_STOP_STRINGS} stop strings, got {len(stops)}.")
+    stops += [""] * (contract.MAX_STOP_STRINGS - len(stops))
+    return {**columns, "stop": [stops] * num_rows}
+
+
+def _column(field: contract.Field, value: Any, num_rows: int) -> list:
+    values = list(value) if isinstance(value, list | tuple) else [value] * num_rows
+    if len(values) != num_rows:
+        raise UserError(f"{field.name} has {len(values)} values for {num_rows} rows.")
+    whole = field.dtype.startswith("int")
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int if whole else int | float):
+            kind = "a whole number" if whole else "a number"
+            raise UserError(f"{field.name} must be {kind}, got {number!r}.")
+        if whole and not -(2 ** (bits := int(field.dtype[3:]) - 1)) <= number < 2**bits:
+            raise UserError(f"{field.name} must fit in {field.dtype}, got {number}.")
+    return values
+
+
+def answers(row: type[Row], columns: Mapping[str, Any]) -> list[Row]:
+    """Rows of an answer.
+
+    Args:
+        row: `Generation` or `Score`; its fields name the columns.
+        columns: Arrays with `.tolist()`, one value per row; texts as bytes.
+
+    Returns:
+        One typed row each.
+    """
+    lists = [columns[field].tolist() for field in row._fields]
+    return [row(*map(_plain, values)) for values in zip(*lists, strict=True)]
+
+
+def _plain(value):
+    return value.decode() if isinstance(value, bytes) else value
