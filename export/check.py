@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfllm import contract
+from tfllm.errors import Failure
 
 _RUNNER = Path(__file__).with_name("run_saved_model.py")
 _NATS_PER_TOKEN = 1e-4
@@ -16,7 +17,7 @@ _NATS_PER_TOKEN = 1e-4
 Request = tuple[str, dict[str, Any]]  # signature name, inputs by name
 
 
-class CheckFailed(RuntimeError):
+class CheckFailed(Failure):
     """The export does not load, or does not answer as the live model does."""
 
 

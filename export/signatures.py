@@ -6,14 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.models import TextGenerator
-
-
-def _specs(signature: contract.Signature) -> list[tf.TensorSpec]:
-    return [
-        tf.TensorSpec([None, *field.shape], field.dtype, name=field.name)
-        for field in signature.inputs
-    ]
+from tfllm.models.text_generator import TextGenerator, input_specs
 
 
 def _parameters(signature: contract.Signature) -> inspect.Signature:
@@ -33,7 +26,7 @@ def _as_function(function: Callable, signature: contract.Signature):
         return function(*inputs)
 
     named.__signature__ = _parameters(signature)  # what tf.function and the exporter read
-    return tf.function(named, input_signature=_specs(signature))
+    return tf.function(named, input_signature=input_specs(signature), autograph=False)
 
 
 def generator_signatures(text: TextGenerator) -> dict[str, Callable]:

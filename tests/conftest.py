@@ -1,12 +1,103 @@
-"""Settings for every test: quiet TensorFlow and two logical CPUs for the strategies."""
+"""Settings for every test, and two tiny language models that know eight texts by heart."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import keras
+import pytest
 import tensorflow as tf
 
+from tfllm.models import (
+    GPTBackbone,
+    GPTCausalLM,
+    GPTCausalLMPreprocessor,
+    LSTMBackbone,
+    LSTMCausalLM,
+    LSTMCausalLMPreprocessor,
+)
+from tfllm.tokenizers import train_sentencepiece
+
+# Two replicas for the strategies.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+TEXTS = [
+    "one two three four five six seven eight nine ten",
+    "the cat sat on the mat and the dog sat on the log",
+    "a cat is not a dog and a dog is not a cat",
+    "你好，世界。今天天气很好，我们去公园。",
+    "smile 🙂 wave 👋 party 🎉 done",
+    "red green blue\nred green blue\nred green blue\n",
+    "if x:\n    return y\nelse:\n    return z\n",
+    "why not? because! who? me, and you; and them.",
+]
+CONTEXT = 64
+
+
+@pytest.fixture(autouse=True)
+def _collective_keys():
+    """Strategies of one process would confuse their sums; TensorFlow's own tests do the same."""
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """The texts that `gpt` and `lstm` know."""
+    return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """330 pieces; the emoji are not among them, so each is four byte tokens."""
+    return train_sentencepiece([t for t in TEXTS if "🙂" not in t] * 4, vocabulary_size=330)
+
+
+@pytest.fixture(scope="session")
+def new_model(tokenizer):
+    """Makes an untrained model: `new_model("gpt", dropout=0.1)`."""
+
+    def make(kind, *, seed=0, preprocessor=True, **backbone):
+        keras.utils.set_random_seed(seed)
+        settings = {
+            "vocabulary_size": tokenizer.vocabulary_size(),
+            "num_layers": 2,
+            "hidden_dim": 32,
+            "max_sequence_length": CONTEXT,
+        } | backbone
+        if kind == "gpt":
+            settings.setdefault("num_heads", 2)
+            backbone, task, reads = GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
+        else:
+            backbone, task, reads = LSTMBackbone, LSTMCausalLM, LSTMCausalLMPreprocessor
+        reads = reads(tokenizer, sequence_length=40) if preprocessor else None
+        return task(backbone(**settings), reads)
+
+    return make
+
+
+def _taught(model, learning_rate, steps):
+    dataset = tf.data.Dataset.from_tensors(tf.constant(TEXTS)).repeat(steps)
+    model.compile(keras.optimizers.Adam(learning_rate))
+    model.fit(dataset, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def gpt(new_model):
+    """A GPT that knows `texts`; tests share it and do not change it."""
+    return _taught(new_model("gpt"), 1e-2, 120)
+
+
+@pytest.fixture(scope="session")
+def lstm(new_model):
+    """An LSTM that knows `texts`; tests share it and do not change it."""
+    return _taught(new_model("lstm", hidden_dim=64), 2e-2, 300)
+
+
+@pytest.fixture(scope="session", params=["gpt", "lstm"])
+def model(request):
+    """Both of them, one after the other."""
+    return request.getfixturevalue(request.param)

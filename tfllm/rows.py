@@ -4,6 +4,7 @@ Live models and the client take and give the same things; this is where that is 
 the contract it needs nothing but the standard library.
 """
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -44,15 +45,16 @@ def same_number(**columns: Sequence) -> None:
 
 
 def sampling_columns(
-    num_rows: int, stop: str | Sequence[str] = (), **settings: Any
+    num_rows: int, stop: str | Sequence[str] | Sequence[Sequence[str]] = (), **settings: Any
 ) -> dict[str, list]:
     """The inputs of `generate` after the prompt, one value per row.
 
     Args:
         num_rows: Of the request.
-        stop: Up to four strings that end the text, the same for all rows.
-        **settings: Each a number for all rows or a list of one per row; what is left out gets the
-            contract's default.
+        stop: Up to four strings that end the text, for all rows; or a list of such lists, one per
+            row.
+        **settings: Each a number for all rows, or a list or array of one per row; what is left out
+            gets the contract's default.
 
     Raises:
         UserError: a list of another length, a value of another type, an unknown setting.
@@ -65,22 +67,31 @@ def sampling_columns(
         name: _column(field, settings.get(name, field.default), num_rows)
         for name, field in fields.items()
     }
-    stops = text_rows(stop, "stop")
-    if len(stops) > contract.MAX_STOP_STRINGS:
-        raise UserError(f"At most {contract.MAX_STOP_STRINGS} stop strings, got {len(stops)}.")
-    stops += [""] * (contract.MAX_STOP_STRINGS - len(stops))
-    return {**columns, "stop": [stops] * num_rows}
+    return {**columns, "stop": _stops(stop, num_rows)}
+
+
+def _stops(stop: Any, num_rows: int) -> list[list[str]]:
+    per_row = isinstance(stop, list | tuple) and any(isinstance(s, list | tuple) for s in stop)
+    rows = [text_rows(texts, "stop") for texts in (stop if per_row else [stop] * num_rows)]
+    if len(rows) != num_rows:
+        raise UserError(f"stop has {len(rows)} lists for {num_rows} rows.")
+    for texts in rows:
+        if len(texts) > contract.MAX_STOP_STRINGS:
+            raise UserError(f"At most {contract.MAX_STOP_STRINGS} stop strings, got {len(texts)}.")
+    return [texts + [""] * (contract.MAX_STOP_STRINGS - len(texts)) for texts in rows]
 
 
 def _column(field: contract.Field, value: Any, num_rows: int) -> list:
+    value = value.tolist() if hasattr(value, "tolist") else value  # arrays and their scalars
     values = list(value) if isinstance(value, list | tuple) else [value] * num_rows
     if len(values) != num_rows:
         raise UserError(f"{field.name} has {len(values)} values for {num_rows} rows.")
     whole = field.dtype.startswith("int")
+    kind = numbers.Integral if whole else numbers.Real
     for number in values:
-        if isinstance(number, bool) or not isinstance(number, int if whole else int | float):
-            kind = "a whole number" if whole else "a number"
-            raise UserError(f"{field.name} must be {kind}, got {number!r}.")
+        if isinstance(number, bool) or not isinstance(number, kind):
+            wanted = "a whole number" if whole else "a number"
+            raise UserError(f"{field.name} must be {wanted}, got {number!r}.")
         if whole and not -(2 ** (bits := int(field.dtype[3:]) - 1)) <= number < 2**bits:
             raise UserError(f"{field.name} must fit in {field.dtype}, got {number}.")
     return values

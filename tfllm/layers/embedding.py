@@ -5,6 +5,23 @@ import tensorflow as tf
 from keras import ops
 
 
+def look_up(table, ids) -> tf.Tensor:
+    """Rows of a table, with a dense gradient.
+
+    The gradient of a plain gather lists a row once per occurrence, and the optimizers of Keras
+    square those parts one by one: Adam's second moment would not be that of the gradient.
+
+    Args:
+        table: float[v, ...].
+        ids: int[...], each in [0, v).
+
+    Returns:
+        float[*ids.shape, ...].
+    """
+    table = ops.convert_to_tensor(table)
+    return tf.gather(tf.reshape(table, table.shape), ids)  # reshape's gradient is dense
+
+
 @keras.saving.register_keras_serializable("tfllm")
 class TokenEmbedding(keras.layers.Layer):
     """Looks tokens up, and with `reverse=True` scores hidden states against every token.
@@ -58,7 +75,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def call(self, x, reverse=False):
         if not reverse:
-            return ops.take(self.embeddings, x, axis=0)
+            return look_up(self.embeddings, x)
         table = ops.cast(self.output_embeddings, self.compute_dtype)
         flat = ops.reshape(ops.cast(x, self.compute_dtype), (-1, self.hidden_dim))
         logits = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)

@@ -128,7 +128,8 @@ class LSTM(keras.layers.Layer):
     """
 
     def __init__(self, units, **kwargs):
-        super().__init__(**kwargs)
+        # Keras would round the float32 cell of a given state to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         self.units = units
 
     def build(self, x_shape):
@@ -150,16 +151,19 @@ class LSTM(keras.layers.Layer):
     def call(self, x, state=None, *, starts=None, lengths=None):
         b, t = ops.shape(x)[:2]
         state = self.zero_state(b) if state is None else state
-        x = tf.reshape(tf.transpose(x, (1, 0, 2)), [-1, x.shape[-1]])
-        zx = ops.matmul(x, self.kernel) + self.bias
+        # Tensors, not variables: the custom gradient returns its gradients by position.
+        kernel, recurrent_kernel, bias, h = (
+            tf.identity(tf.cast(v, self.compute_dtype))
+            for v in (self.kernel, self.recurrent_kernel, self.bias, state.h)
+        )
+        x = tf.cast(tf.transpose(x, (1, 0, 2)), self.compute_dtype)
+        zx = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel) + bias
         zx = tf.reshape(zx, [t, b, 4 * self.units])
-        # A tensor, not a variable: the custom gradient returns its gradient by position.
-        recurrent_kernel = tf.identity(tf.cast(self.recurrent_kernel, self.compute_dtype))
         if starts is None:
             keep = tf.ones([t, b, 1], zx.dtype)
         else:
             keep = tf.cast(~tf.transpose(starts), zx.dtype)[..., None]
-        hs, cs = recurrence(zx, recurrent_kernel, state.h, state.c, keep)
+        hs, cs = recurrence(zx, recurrent_kernel, h, tf.cast(state.c, tf.float32), keep)
         last = tf.fill([b], t - 1) if lengths is None else lengths - 1
         place = tf.stack([last, tf.range(b)], axis=1)  # time, row
         state = LSTMState(tf.gather_nd(hs, place), tf.gather_nd(cs, place))
@@ -197,7 +201,7 @@ class StackedLSTM(keras.layers.Layer):
     """
 
     def __init__(self, num_layers, units, *, dropout=0.0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the states, as in `LSTM`
         self.num_layers = num_layers
         self.units = units
         self.dropout = dropout

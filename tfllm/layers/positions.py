@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfllm.layers.embedding import look_up
+
 
 @keras.saving.register_keras_serializable("tfllm")
 class PositionEmbedding(keras.layers.Layer):
@@ -41,7 +43,7 @@ class PositionEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, positions):
-        return ops.take(self.embeddings, positions, axis=0)
+        return look_up(self.embeddings, positions)
 
     def get_config(self):
         return {
@@ -154,7 +156,7 @@ class RelativePositionBias(keras.layers.Layer):
 
     def call(self, query_positions, key_positions):
         distance = key_positions[:, None, :] - query_positions[:, :, None]  # [b, t, s]
-        bias = ops.take(ops.cast(self.embeddings, "float32"), self.buckets(distance), axis=0)
+        bias = look_up(ops.cast(self.embeddings, "float32"), self.buckets(distance))
         return ops.transpose(bias, (0, 3, 1, 2))
 
     def get_config(self):

@@ -58,7 +58,7 @@ class EncoderBlock(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
 
-    def build(self, x_shape, memory_shape=None):  # noqa: ARG002 - the decoder's has a memory
+    def build(self, x_shape):
         self.attention = self._attention("attention")
         self.attention.build(x_shape)
         self.feed_forward = FeedForward(

@@ -11,7 +11,7 @@ from tfllm import contract, rows
 from tfllm.errors import UserError
 from tfllm.layers.dropout import step_scope
 from tfllm.models.presets import require_preset, save_aside
-from tfllm.models.text_generator import TextGenerator
+from tfllm.models.text_generator import TextGenerator, input_specs
 
 
 class CausalLM(keras_hub.models.CausalLM):
@@ -41,7 +41,8 @@ class CausalLM(keras_hub.models.CausalLM):
         logits = backbone.token_embedding(backbone(inputs), reverse=True)
         self.seed = seed
         self._text_functions = None
-        self._mean_loss = None
+        self._traced_variables = None
+        self._mean_loss = keras.metrics.Mean(name="loss")
         super().__init__(inputs=inputs, outputs=logits, **kwargs)
 
     # Training
@@ -55,7 +56,7 @@ class CausalLM(keras_hub.models.CausalLM):
             weighted_metrics: Metrics beside the loss; none by default.
             **kwargs: Of `keras.Model.compile`.
         """
-        self._mean_loss = keras.metrics.Mean(name="loss") if loss == "auto" else None
+        self._own_loss = loss == "auto"
         super().compile(
             optimizer=optimizer,
             loss=None if loss == "auto" else loss,
@@ -70,10 +71,12 @@ class CausalLM(keras_hub.models.CausalLM):
 
     @property
     def metrics(self):
-        found = super().metrics
-        if self._mean_loss is None:
-            return found
-        return [self._mean_loss, *(m for m in found if m.name != "loss")]
+        # Keras has a "loss" of its own, which stays at 0 while ours trains.
+        return [
+            metric
+            for metric in super().metrics
+            if metric.name != "loss" or (metric is self._mean_loss) == self._own_loss
+        ]
 
     def preprocess_samples(self, x, y=None, sample_weight=None):
         if isinstance(x, dict):  # prepared records hold token ids already
@@ -82,7 +85,7 @@ class CausalLM(keras_hub.models.CausalLM):
 
     def train_step(self, data):
         with step_scope(self.optimizer.iterations, self.seed):
-            if self._mean_loss is None:
+            if not self._own_loss:
                 return super().train_step(data)
             x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
             with tf.GradientTape() as tape:
@@ -96,7 +99,7 @@ class CausalLM(keras_hub.models.CausalLM):
             return self.compute_metrics(x, y, logits, sample_weight=weight)
 
     def test_step(self, data):
-        if self._mean_loss is None:
+        if not self._own_loss:
             return super().test_step(data)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         logits = self(x, training=False)
@@ -108,11 +111,13 @@ class CausalLM(keras_hub.models.CausalLM):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
         weight = tf.ones_like(losses) if weight is None else tf.cast(weight, losses.dtype)
         total, count = tf.reduce_sum(losses * weight), tf.reduce_sum(weight)
-        self._mean_loss.update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
+        everywhere = [total, count]
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
-            count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return tf.math.divide_no_nan(total, count)
+            everywhere = replicas.all_reduce(tf.distribute.ReduceOp.SUM, everywhere)
+        # The global mean on each replica: Keras logs the plain mean of what the replicas show.
+        self._mean_loss.update_state(tf.math.divide_no_nan(*everywhere), everywhere[1])
+        return tf.math.divide_no_nan(total, everywhere[1])
 
     # Decoding
 
@@ -140,13 +145,18 @@ class CausalLM(keras_hub.models.CausalLM):
         return self.preprocessor.tokenizer
 
     def _text(self):
-        if self._text_functions is None:
+        # LoRA and quantization bring variables that a graph traced before them does not read.
+        variables = [variable.path for variable in self.variables]
+        if self._traced_variables != variables:
+            self._traced_variables = variables
             text = TextGenerator(self, self._tokenizer())
+            # One trace each, for any number of rows.
             self._text_functions = {
-                contract.GENERATE: tf.function(text.generate),
-                contract.SCORE: tf.function(text.score),
-                contract.TOKENIZE: tf.function(text.tokenize),
-                contract.DETOKENIZE: tf.function(text.detokenize),
+                name: tf.function(
+                    getattr(text, name), input_signature=input_specs(signature), autograph=False
+                )
+                for name, signature in contract.GENERATOR_SIGNATURES.items()
+                if name != contract.SERVING_DEFAULT
             }
         return self._text_functions
 

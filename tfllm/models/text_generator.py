@@ -7,11 +7,20 @@ from tfllm import contract
 from tfllm.decoding import Sampling, StopStrings, decode
 from tfllm.decoding.loop import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
+from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 # Prompts are padded to a multiple of this: every new shape builds new kernels.
 _PROMPT_MULTIPLE = 32
 # Positions whose logits are held at once in `score`.
 _SCORED_AT_ONCE = 64
+
+
+def input_specs(signature: contract.Signature) -> list[tf.TensorSpec]:
+    """What a function of that signature takes, for any number of rows."""
+    return [
+        tf.TensorSpec([None, *field.shape], field.dtype, name=field.name)
+        for field in signature.inputs
+    ]
 
 
 class TextGenerator:
@@ -50,7 +59,7 @@ class TextGenerator:
         sampling = Sampling(
             *map(per_row, (temperature, top_k, top_p, min_p, repetition_penalty, seed))
         )
-        stop = per_row(tf.reshape(stop, [-1, contract.MAX_STOP_STRINGS]))
+        stop = valid_utf8_in_graph(per_row(tf.reshape(stop, [-1, contract.MAX_STOP_STRINGS])))
         prompts = self._with_begin(prompt)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         error = _first_error(
@@ -74,11 +83,11 @@ class TextGenerator:
         sampling = Sampling(
             *(tf.where(fine, given, off) for given, off in zip(sampling, _OFF, strict=True))
         )
-        stop = tf.where(fine[:, None], self.tokenizer.escape(stop), "")
+        stop = tf.where(fine[:, None], stop, "")
         token_bytes = tf.constant(self._token_bytes)
         stops = StopStrings(stop, token_bytes)
         decoded = decode(
-            self.model, self._dense(prompts, lengths), lengths,
+            self.model, self._dense(prompts, lengths, self.context_length), lengths,
             limit=limit, sampling=sampling, stops=stops,
         )  # fmt: skip
         shown = tf.sequence_mask(decoded.num_tokens, tf.shape(decoded.token_ids)[1])
@@ -100,11 +109,12 @@ class TextGenerator:
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         # The last token is predicted, not read.
         most = self.context_length + 1
-        error = _first_error([(lengths > most, _too_long("the prompt with its completion", lengths, most))])
+        what = "the prompt with its completion"
+        error = _first_error([(lengths > most, _too_long(what, lengths, most))])
         fine = error == ""
         count = tf.where(fine, tf.cast(wanted.row_lengths(), tf.int32), 0)
         lengths = tf.where(fine, lengths, 1)
-        dense = self._dense(ids, lengths)
+        dense = self._dense(ids, lengths, most)
         logprob, best = self._scores_of_next(dense)
         place = tf.range(1, tf.shape(dense)[1])[None]
         scored = (place >= (lengths - count)[:, None]) & (place < lengths[:, None])
@@ -132,12 +142,10 @@ class TextGenerator:
         begin = tf.fill([tf.shape(texts)[0], 1], self.tokenizer.bos_id)
         return tf.concat([begin, ids], 1)
 
-    def _dense(self, ids, lengths):
-        """int32[b, t]: rows of the given lengths, cut or padded; t is rounded up."""
-        longest = tf.maximum(tf.reduce_max(tf.concat([lengths, [1]], 0)), 1)
-        width = rounded_up(longest, _PROMPT_MULTIPLE)
-        most = self.context_length + 1
-        width = tf.where(longest <= most, tf.minimum(width, most), longest)
+    def _dense(self, ids, lengths, most: int):
+        """int32[b, t]: rows of the given lengths, cut or padded; t is rounded up, to `most`."""
+        longest = tf.reduce_max(tf.concat([lengths, [1]], 0))
+        width = tf.minimum(rounded_up(longest, _PROMPT_MULTIPLE), most)
         return ids[:, :width].to_tensor(
             self.tokenizer.pad_id, shape=tf.stack([tf.shape(lengths)[0], width])
         )

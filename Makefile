@@ -1,0 +1,41 @@
+# The two commands of the README: `make quickstart` and `make test`. Each builds its environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: quickstart test dev lint types compatibility dist clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/tfllm quickstart
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# One tree for every tool: tfllm.trainers and tfllm.export live in top-level folders.
+dev: $(INSTALLED)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[dev]
+	$(BIN)/pre-commit install
+
+lint: dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: dev
+	$(BIN)/mypy
+
+# The whole test suite under the older of the two TensorFlows that are supported.
+compatibility:
+	$(MAKE) test VENV=.venv-2.20 CONSTRAINTS="tensorflow==2.20.* tensorflow-text==2.20.*"
+
+dist: dev
+	$(BIN)/python -m pip wheel -q --no-deps -w dist .
+
+clean:
+	rm -rf .venv .venv-2.20 build dist *.egg-info quickstart
+
+$(INSTALLED): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	ln -sfn ../trainers tfllm/trainers
+	ln -sfn ../export tfllm/export
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[test] $(CONSTRAINTS)
+	touch $@

@@ -1,0 +1,81 @@
+"""The code of the README runs as it stands; only the training is cut short."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+
+from tfllm.serving import Client
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SHORT = "--set steps=2 --set model.num_layers=1 --set model.hidden_dim=32 --set validation_steps=1"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = [topics[name] for name in sorted(topics)][:24]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(texts))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("corpus")
+def test_the_commands_run_in_order():
+    (block,) = blocks("sh")
+    tfllm = [sys.executable, "-m", "tfllm"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    port, server, results = free_port(), None, []
+    try:
+        for line in block.replace("8500", str(port)).splitlines():
+            words = shlex.split(line.removesuffix(" &"))
+            assert words[0] == "tfllm"
+            command = tfllm + words[1:] + (shlex.split(SHORT) if words[1] == "train" else [])
+            if line.endswith(" &"):
+                server = subprocess.Popen(command, env=environment)
+                wait_until_available(port)
+                continue
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            results.append(json.loads(done.stdout))
+    finally:
+        if server:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+    live, served = (r for r in results if "bits_per_byte" in r and "target" in r)
+    assert served["logprob_per_token"] == pytest.approx(live["logprob_per_token"], abs=1e-4)
+    (generations,) = (r["generations"] for r in results if "generations" in r)
+    assert generations[0]["finish_reason"] in ("stop", "length")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_available(port):
+    with Client(f"localhost:{port}", "book") as client:
+        client.wait_until_available(120)
+
+
+@pytest.mark.usefixtures("corpus")
+def test_the_python_blocks_run_in_order(capsys):
+    names = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["answer"][0].finish_reason in ("stop", "length")
+    assert "Score(" in capsys.readouterr().out

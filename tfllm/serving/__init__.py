@@ -1,0 +1,44 @@
+"""gRPC serving: a client, an embedded server and the stock server's start.
+
+The client and the server are imported on first use: a client loads neither models nor the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfllm.serving.client import Client
+    from tfllm.serving.models import ServedModel
+    from tfllm.serving.server import Server, serve
+    from tfllm.serving.status import Code, ServingError
+    from tfllm.serving.stock import run_stock_server, stock_server_command
+
+_HOMES = {
+    "Client": "client",
+    "Code": "status",
+    "ServedModel": "models",
+    "Server": "server",
+    "ServingError": "status",
+    "run_stock_server": "stock",
+    "serve": "server",
+    "stock_server_command": "stock",
+}
+
+__all__ = [
+    "Client",
+    "Code",
+    "ServedModel",
+    "Server",
+    "ServingError",
+    "run_stock_server",
+    "serve",
+    "stock_server_command",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
