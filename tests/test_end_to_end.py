@@ -8,6 +8,7 @@ import pytest
 
 from tfllm import cli
 from tfllm.models import CausalLM
+from tfllm.quickstart import PROMPT, SAMPLING
 
 TINY = ["--set", "steps=3", "--set", "model.hidden_dim=32", "--set", "model.num_layers=1"]
 
@@ -26,7 +27,7 @@ def test_the_served_answer_is_the_live_models(quickstart):
     result, work = quickstart
     for family, key in (("gpt", "text"), ("lstm", "text_lstm")):
         live = CausalLM.from_preset(work / "quickstart" / "runs" / family / "preset")
-        assert live.generate(result["prompt"], max_new_tokens=32).text == result[key]
+        assert live.generate(PROMPT, **SAMPLING).text == result[key]
 
 
 def test_both_models_are_measured_on_held_out_text(quickstart):

@@ -9,7 +9,8 @@ from typing import Any
 
 from tfllm.errors import UserError
 
-_PROMPT = 'The "with" statement'
+PROMPT = "The following example"
+SAMPLING = {"max_new_tokens": 40, "temperature": 0.7, "top_k": 40, "seed": 1}
 _RECIPES = {"gpt": "gpt_quickstart", "lstm": "lstm_quickstart"}
 _MARK = ".tfllm-quickstart"  # says that a folder is ours to empty
 
@@ -56,9 +57,9 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
         answers = {}
         for family in bases:
             with Client(f"127.0.0.1:{server.port}", family) as client:
-                answers[family] = client.generate(_PROMPT, max_new_tokens=32)
+                answers[family] = client.generate(PROMPT, **SAMPLING)
     return {
-        "prompt": _PROMPT,
+        "prompt": PROMPT,
         "text": answers["gpt"].text,
         "text_lstm": answers["lstm"].text,
         "bits_per_byte": {name: round(r.bits_per_byte, 4) for name, r in results.items()},
@@ -67,7 +68,7 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
         "next": [
             "tensorboard --logdir tensorboard_logs",
             f"tfllm serve {bases['gpt']}",
-            f'tfllm call localhost:8500/gpt --prompt "{_PROMPT.replace(chr(34), "")}"',
+            f'tfllm call localhost:8500/gpt --prompt "{PROMPT}"',
         ],
     }
 

@@ -1,0 +1,87 @@
+"""A small prepared corpus and a recipe that trains on it in seconds."""
+
+import shutil
+from pydoc_data import topics
+
+import keras
+import pytest
+
+from tfllm.data import prepare
+from tfllm.trainers import Optimizer, Recipe, fit
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A folder of prepared data: 100 kB of English, 500 pieces, rows of 32 tokens."""
+    folder = tmp_path_factory.mktemp("data")
+    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))[:100_000]
+    (folder / "text.txt").write_text(text)
+    prepare(
+        folder / "text.txt",
+        folder / "prepared",
+        vocabulary_size=500,
+        sequence_length=32,
+        document_bytes=256,
+        validation_fraction=0.1,
+    )
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def tiny(prepared):
+    """A recipe of eight steps with dropout."""
+    return Recipe(
+        name="tiny",
+        family="gpt",
+        model={"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "dropout": 0.1},
+        data=str(prepared),
+        global_batch=4,
+        steps=8,
+        optimizer=Optimizer(peak_learning_rate=1e-2, warmup_steps=2),
+        validate_every=4,
+        validation_steps=2,
+        checkpoint_every=4,
+        sample_prompts=("The <b>",),
+    )
+
+
+class Steps(keras.callbacks.Callback):
+    """Keeps each step's loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, _, logs=None):
+        self.losses.append(logs["loss"])
+
+
+def train_in(folder, recipe, callbacks=(), **arguments):
+    steps = Steps()
+    folders = {"run": folder / "run", "tensorboard": folder / "logs"}
+    result = fit(recipe, **folders, callbacks=[steps, *callbacks], **arguments)
+    return result, steps.losses
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains in a folder of this test; returns the result and each step's loss."""
+
+    def train(recipe, name="", **arguments):
+        return train_in(tmp_path / name, recipe, **arguments)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny):
+    """(folder, result, losses) of a run by `tiny`; the folder is not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, *train_in(folder, tiny)
+
+
+@pytest.fixture
+def again(tmp_path, finished, train):
+    """`train` in a folder that has a copy of the finished run."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return train

@@ -1,0 +1,70 @@
+"""AdamW that decays matrices only and clips the gradient of the whole global batch."""
+
+import keras
+import tensorflow as tf
+
+from tfllm.errors import UserError
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` as language models are trained with it, right under a strategy.
+
+    The arguments are those of `keras.optimizers.AdamW`. What differs:
+
+    - Weight decay acts on variables of rank 2 and more (kernels and embeddings), never on biases
+      and the gains of norms.
+    - `clipnorm`, `global_clipnorm` and `clipvalue` act on the gradient summed over the replicas.
+      The stock class clips each replica's part before the sum, which is another gradient.
+    - The sparse gradient of an embedding is made dense. The stock class squares the parts of a
+      token that occurs twice one by one, so the second moment is not that of the gradient.
+
+    Attributes:
+        gradient_norm: `keras.Variable` float[], the Euclidean norm of the last step's whole
+            gradient before clipping. It exists once the optimizer is built.
+
+    Raises:
+        UserError: at build time, if `gradient_accumulation_steps` is set under a strategy of
+            several replicas, where Keras cannot run it.
+
+    Source:
+        Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101; decay on matrices only:
+        Radford et al. 2018 ("non bias or gain weights"), section 4.1 of the GPT paper.
+    """
+
+    def build(self, variables):
+        if self.built:
+            return
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if self.gradient_accumulation_steps and replicas > 1:
+            raise UserError(
+                "gradient_accumulation_steps works on one device: got "
+                f"{self.gradient_accumulation_steps} under a strategy of {replicas} replicas. "
+                "Leave it out; the replicas already share the global batch."
+            )
+        super().build(variables)
+        # Every replica computes it from the same summed gradient: the first one's is the value.
+        self.gradient_norm = self.add_variable(
+            (), name="gradient_norm", dtype="float32", aggregation="only_first_replica"
+        )
+
+    def apply(self, grads, trainable_variables=None):
+        grads = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def _use_weight_decay(self, variable):
+        return len(variable.shape) >= 2 and super()._use_weight_decay(variable)
+
+    def _clip_gradients(self, grads):
+        # Keras calls this before the sum over the replicas; `_all_reduce_sum_gradients` clips.
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        norm = tf.linalg.global_norm(grads)
+        self.gradient_norm.assign(norm)
+        if self.global_clipnorm:
+            grads, _ = tf.clip_by_global_norm(grads, self.global_clipnorm, use_norm=norm)
+        else:
+            grads = super()._clip_gradients(grads)
+        return list(zip(grads, variables, strict=True))

@@ -1,0 +1,15 @@
+"""Training runs: recipes, strategies, checkpoints and `fit`."""
+
+from tfllm.trainers.fit import Result, fit
+from tfllm.trainers.recipe import Optimizer, Recipe, load_recipe, recipe_names
+from tfllm.trainers.strategy import make_strategy
+
+__all__ = [
+    "Optimizer",
+    "Recipe",
+    "Result",
+    "fit",
+    "load_recipe",
+    "make_strategy",
+    "recipe_names",
+]

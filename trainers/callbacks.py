@@ -1,0 +1,215 @@
+"""What happens around the steps of a run, as Keras callbacks.
+
+Keras reads the loss of each step from the device before it calls the callbacks, so looking at it
+costs nothing more.
+"""
+
+import math
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfllm.data import Records
+from tfllm.errors import Failure
+from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.recipe import Recipe
+from tfllm.trainers.validation import describe, validate
+
+LOG_EVERY = 10  # steps between two points in TensorBoard; the loss is their mean
+SAMPLE_TOKENS = 48
+SAMPLE_TEMPERATURE = 0.8
+
+
+def steps_done(model: keras.Model) -> int:
+    """The optimizer steps that a model has made, over all the processes of its run."""
+    return int(model.optimizer.iterations.numpy())
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends a run whose loss or gradient is no longer a finite number.
+
+    It comes before `SaveCheckpoints`, so that no checkpoint has weights that are lost.
+
+    Raises:
+        Failure: naming the step.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        norm = float(self.model.optimizer.gradient_norm.numpy())
+        for name, value in (("loss", logs["loss"]), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise Failure(
+                    f"The {name} is {value} at step {steps_done(self.model)}; the {batch} steps "
+                    "before it were finite. Train in another run folder with a lower "
+                    "optimizer.peak_learning_rate or a longer optimizer.warmup_steps."
+                )
+
+
+class StopOnSigterm(keras.callbacks.Callback):
+    """Inside `with`, a SIGTERM ends the run after the step that it met.
+
+    Attributes:
+        asked: Whether the signal came.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.asked = False
+
+    def __enter__(self):
+        # Python lets only the main thread handle signals; elsewhere the run is not interruptible.
+        self._in_main = threading.current_thread() is threading.main_thread()
+        if self._in_main:
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        if self._in_main:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _ask(self, *_):
+        self.asked = True
+
+    def on_train_batch_end(self, *_, **__):
+        if self.asked:
+            self.model.stop_training = True
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Saves a checkpoint every `recipe.checkpoint_every` steps and at the last one."""
+
+    def __init__(self, checkpoints: Checkpoints, recipe: Recipe):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.recipe = recipe
+
+    def on_train_batch_end(self, *_, **__):
+        step = steps_done(self.model)
+        due = step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps
+        if due or self.model.stop_training:
+            self.checkpoints.save(step)
+
+
+class Monitor(keras.callbacks.Callback):
+    """Measures each step; shows a line with the time left, and scalars in TensorBoard.
+
+    Args:
+        recipe: The run's recipe.
+        records: Its data.
+        schedule: The learning rate as a function of the steps already done.
+        folder: Where TensorBoard's files go.
+
+    Attributes:
+        tokens_per_second: Positions trained on per second, over all replicas, without the first
+            step (which compiles) and without validation and checkpoints.
+    """
+
+    def __init__(self, recipe: Recipe, records: Records, schedule, folder: Path):
+        super().__init__()
+        self.recipe = recipe
+        self.records = records
+        self.schedule = schedule
+        self.tokens_per_step = recipe.global_batch * records.sequence_length
+        self.tokens_per_second = 0.0
+        self._writer = tf.summary.create_file_writer(str(folder / "train"))
+        self._losses: list[float] = []  # since the last point
+        self._num_timed = 0
+        self._timed_s = 0.0
+
+    def on_train_begin(self, *_):
+        self._bar = tqdm(
+            total=self.recipe.steps,
+            initial=steps_done(self.model),
+            desc=self.recipe.name,
+            unit="step",
+            file=sys.stderr,
+            disable=None,
+        )
+
+    def on_train_batch_begin(self, *_, **__):
+        # Keras reports the mean of the epoch so far: emptied, it is the step's own loss.
+        self.model.reset_metrics()
+        self._step_began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch > 0:
+            self._timed_s += time.perf_counter() - self._step_began
+            self._num_timed += 1
+            self.tokens_per_second = self._num_timed * self.tokens_per_step / self._timed_s
+        self._losses.append(logs["loss"])
+        self._bar.set_postfix(
+            loss=f"{logs['loss']:.3f}", tokens_s=f"{self.tokens_per_second:,.0f}", refresh=False
+        )
+        self._bar.update()
+        step = steps_done(self.model)
+        if step % LOG_EVERY == 0 or step == self.recipe.steps:
+            self._log(step)
+
+    def _log(self, step):
+        mean_loss = sum(self._losses) / len(self._losses)
+        self._losses.clear()
+        scalars = describe(mean_loss, self.records, "train")._asdict() | {
+            "learning_rate": float(self.schedule(step - 1)),
+            "gradient_norm": float(self.model.optimizer.gradient_norm.numpy()),
+            "tokens_per_second": self.tokens_per_second,
+        }
+        with self._writer.as_default(step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+
+    def on_train_end(self, *_):
+        self._bar.close()
+
+
+class Validate(keras.callbacks.Callback):
+    """Validates every `recipe.validate_every` steps and shows what the model writes.
+
+    Args:
+        recipe: The run's recipe.
+        records: Its data.
+        folder: Where TensorBoard's files go.
+    """
+
+    def __init__(self, recipe: Recipe, records: Records, folder: Path):
+        super().__init__()
+        self.recipe = recipe
+        self.records = records
+        self._writer = tf.summary.create_file_writer(str(folder / "validation"))
+
+    def on_train_batch_end(self, _, logs=None):
+        step = steps_done(self.model)
+        if step % self.recipe.validate_every and step != self.recipe.steps:
+            return
+        reached = validate(
+            self.model, self.records, self.recipe.global_batch, self.recipe.validation_steps
+        )
+        tqdm.write(
+            f"step {step:,}: loss {logs['loss']:.3f}, validation loss {reached.loss:.3f}, "
+            f"{reached.bits_per_byte:.3f} bits per byte",
+            file=sys.stderr,
+        )
+        with self._writer.as_default(step):
+            for name, value in reached._asdict().items():
+                tf.summary.scalar(name, value)
+            if self.recipe.sample_prompts:
+                tf.summary.text("samples", self._samples(step))
+        self._writer.flush()
+
+    def _samples(self, step):
+        generations = self.model.generate(
+            list(self.recipe.sample_prompts),
+            max_new_tokens=SAMPLE_TOKENS,
+            temperature=SAMPLE_TEMPERATURE,
+            seed=step,
+        )
+        pairs = zip(self.recipe.sample_prompts, generations, strict=True)
+        # Indented, Markdown shows a text as it is.
+        return [textwrap.indent(prompt + new.text, "    ") for prompt, new in pairs]

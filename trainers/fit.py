@@ -1,0 +1,226 @@
+"""A training run from a recipe to a preset: `fit`, read top to bottom."""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfllm.data import Records
+from tfllm.errors import UserError
+from tfllm.models import CausalLM, GPTCausalLM, LSTMCausalLM
+from tfllm.optimizers import AdamW
+from tfllm.trainers import callbacks as own
+from tfllm.trainers import run_folder
+from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.recipe import Recipe
+from tfllm.trainers.schedules import WarmupCosine
+from tfllm.trainers.settings import check_name
+from tfllm.trainers.strategy import make_strategy
+from tfllm.trainers.validation import validate
+
+EXIT_SIGTERM = 143  # 128 + 15, as a shell reports a process that SIGTERM ended
+
+_FAMILIES = {"gpt": GPTCausalLM, "lstm": LSTMCausalLM}
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+class Result(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        run: The run's folder.
+        preset: The trained model, for `CausalLM.from_preset`.
+        tensorboard: The folder to look at with TensorBoard.
+        steps: Optimizer steps.
+        validation_loss: Mean cross-entropy per target of the whole validation split, in nats; None
+            if no text is held out.
+        bits_per_byte: The same per byte of text, in bits.
+        tokens_per_second: Positions trained on per second in the last process of the run.
+    """
+
+    run: str
+    preset: str
+    tensorboard: str
+    steps: int
+    validation_loss: float | None
+    bits_per_byte: float | None
+    tokens_per_second: float
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    run: str | os.PathLike[str] | None = None,
+    tensorboard: str | os.PathLike[str] | None = None,
+    strategy: str = "auto",
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> Result:
+    """Trains a model by a recipe, going on where an earlier process of the same run ended.
+
+    A run that was killed and goes on ends with the weights, to the bit, of one that was not. On
+    SIGTERM the step is finished and saved, and the process exits with `EXIT_SIGTERM`. The global
+    seeds of Python, NumPy and TensorFlow are set to the recipe's.
+
+    Args:
+        recipe: What to train, on what and how long.
+        data: Instead of the recipe's own.
+        run: The run's folder; `runs/NAME` by default.
+        tensorboard: Where TensorBoard's files go; `tensorboard_logs/` and the name of the run's
+            folder by default.
+        strategy: See `make_strategy`.
+        callbacks: Called after the run's own ones.
+
+    Raises:
+        UserError: if the recipe, the data, the strategy and the run's folder do not fit together.
+        Failure: if the loss or the gradient is no longer a finite number, or no checkpoint can be
+            read.
+        SystemExit: after a SIGTERM.
+    """
+    recipe = dataclasses.replace(recipe, data=str(data)) if data else recipe
+    run = Path(run or Path("runs") / recipe.name)
+    tensorboard = Path(tensorboard or Path("tensorboard_logs") / run.name)
+
+    distribution = make_strategy(strategy)
+    replicas = distribution.num_replicas_in_sync
+    records = _records(recipe, replicas)
+
+    # Where the weights come from, the first that there is:
+    # 1. the finished run, 2. its newest checkpoint that can be read, 3. the recipe's seed.
+    run_folder.open_run(run, recipe, records.meta)
+    if (run / run_folder.PRESET).exists():
+        print(f"{run} is finished: nothing to do. Another --run trains again.", file=sys.stderr)
+        return _result(run, tensorboard)
+    keras.utils.set_random_seed(recipe.seed)
+    schedule = _schedule(recipe)
+    with distribution.scope():
+        model = _model(recipe, records)
+        model.compile(_optimizer(recipe, schedule), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(run / run_folder.CHECKPOINTS, model, recipe.keep_checkpoints)
+    start = checkpoints.restore()
+
+    held_out = records.num_rows("validation") > 0
+    _announce(recipe, records, model, replicas, start, run, tensorboard)
+    batches = records.batches(
+        "train",
+        recipe.global_batch,
+        seed=recipe.seed,
+        start_step=start,
+        num_steps=recipe.steps - start,
+    )
+    monitor = own.Monitor(recipe, records, schedule, tensorboard)
+    with own.StopOnSigterm() as sigterm:
+        if start < recipe.steps:
+            model.fit(
+                batches,
+                shuffle=False,
+                verbose=0,
+                callbacks=[
+                    monitor,
+                    own.StopOnNaN(),
+                    sigterm,
+                    own.SaveCheckpoints(checkpoints, recipe),
+                    *([own.Validate(recipe, records, tensorboard)] if held_out else []),
+                    *callbacks,
+                ],
+            )
+    done = own.steps_done(model)
+    if sigterm.asked and done < recipe.steps:
+        print(f"Stopped after step {done:,}; the same call goes on from there.", file=sys.stderr)
+        raise SystemExit(EXIT_SIGTERM)
+
+    reached = validate(model, records, recipe.global_batch) if held_out else None
+    numbers = {
+        "steps": done,
+        "validation_loss": reached and reached.loss,
+        "bits_per_byte": reached and reached.bits_per_byte,
+        "tokens_per_second": monitor.tokens_per_second,
+    }
+    run_folder.write_json(run / run_folder.RESULT, numbers)
+    model.save_to_preset(str(run / run_folder.PRESET))  # last: a run with a preset is finished
+    return _result(run, tensorboard)
+
+
+def _records(recipe: Recipe, replicas: int) -> Records:
+    if recipe.global_batch % replicas:
+        raise UserError(
+            f"global_batch must be a multiple of the {replicas} replicas: got "
+            f"{recipe.global_batch}."
+        )
+    if not recipe.data:
+        raise UserError("No data: give the folder that `tfllm prepare` wrote (--data).")
+    records = Records(recipe.data)
+    if not records.num_rows("train"):
+        raise UserError(f"{recipe.data} has no train rows: prepare more text.")
+    return records
+
+
+def _result(run: Path, tensorboard: Path) -> Result:
+    numbers = json.loads((run / run_folder.RESULT).read_text())
+    preset = run / run_folder.PRESET
+    return Result(run=str(run), preset=str(preset), tensorboard=str(tensorboard), **numbers)
+
+
+def _schedule(recipe: Recipe) -> WarmupCosine:
+    settings = recipe.optimizer
+    return WarmupCosine(
+        settings.peak_learning_rate, settings.warmup_steps, recipe.steps, settings.final_fraction
+    )
+
+
+def _optimizer(recipe: Recipe, schedule: WarmupCosine) -> AdamW:
+    settings = recipe.optimizer
+    return AdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        global_clipnorm=settings.clip_norm or None,
+    )
+
+
+def _model(recipe: Recipe, records: Records) -> CausalLM:
+    task = _FAMILIES[recipe.family]
+    given = {
+        "vocabulary_size": records.tokenizer.vocabulary_size(),
+        "max_sequence_length": records.sequence_length,
+        "dtype": _POLICIES[recipe.precision],
+    }
+    parameters = inspect.signature(task.backbone_cls).parameters.values()
+    known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in given]
+    for name in recipe.model:
+        check_name(name, known, f"the model of a recipe of the family {recipe.family}")
+    try:
+        backbone = task.backbone_cls(**given, **recipe.model)
+    except (TypeError, ValueError) as error:  # one is missing, or out of its range
+        raise UserError(f"The recipe's model cannot be made: {error}") from error
+    preprocessor = task.preprocessor_cls(records.tokenizer, records.sequence_length)
+    return task(backbone=backbone, preprocessor=preprocessor, seed=recipe.seed)
+
+
+def _announce(recipe, records, model, replicas, start, run, tensorboard):
+    """Says what will happen, in numbers."""
+    tokens = recipe.global_batch * records.sequence_length
+    epochs = recipe.steps * recipe.global_batch / records.num_rows("train")
+    weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    device = tf.config.list_logical_devices()[-1].device_type  # CPUs are listed first
+    print(
+        f"{recipe.name}: {weights:,} weights, {recipe.precision}, on {replicas} x {device}.\n"
+        f"{recipe.steps:,} steps of {recipe.global_batch} rows x {records.sequence_length} = "
+        f"{tokens:,} tokens: {recipe.steps * tokens:,} tokens, {epochs:.2g} times {recipe.data}.\n"
+        f"Writes {run} (a checkpoint every {recipe.checkpoint_every} steps) and {tensorboard}."
+        + (f"\nGoes on after step {start:,}." if start else "")
+        + (
+            "" if records.num_rows("validation") else "\nNo text is held out: nothing is validated."
+        ),
+        file=sys.stderr,
+    )

@@ -1,0 +1,173 @@
+"""A recipe: everything that decides a training run, as plain values.
+
+    Recipe(
+        name="gpt_tiny",
+        family="gpt",
+        model=dict(num_layers=2, num_heads=4, hidden_dim=64, intermediate_dim=256),
+        optimizer=Optimizer(peak_learning_rate=3e-3),
+        global_batch=16,
+        steps=500,
+    )
+
+A recipe of one's own is a Python file with a function `recipe()` that returns one. What a run was
+trained by is written beside it as recipe.json, so that reading a run executes no code.
+"""
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+import runpy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tfllm.errors import UserError
+from tfllm.trainers import recipes
+from tfllm.trainers.settings import check, check_name, check_types, from_dict, with_setting
+
+FAMILIES = ("gpt", "lstm")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its learning rate.
+
+    Attributes:
+        peak_learning_rate: The rate at the end of the warm-up.
+        warmup_steps: Steps of the linear warm-up.
+        final_fraction: The last step's rate as a fraction of the peak, reached by a cosine.
+        weight_decay: Decoupled decay of the matrices, multiplied by the rate at each step.
+        beta_1: Decay of the mean of the gradients.
+        beta_2: Decay of the mean of their squares.
+        clip_norm: The largest norm of the whole gradient; 0 = no clipping.
+
+    Raises:
+        UserError: for a value of the wrong type or out of its range.
+    """
+
+    peak_learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    final_fraction: float = 0.1
+    weight_decay: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    clip_norm: float = 1.0
+
+    def __post_init__(self):
+        check_types(self)
+        check(self, "peak_learning_rate", self.peak_learning_rate > 0, "above 0")
+        check(self, "warmup_steps", self.warmup_steps >= 0, "at least 0")
+        for name in ("final_fraction", "weight_decay"):
+            check(self, name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        for name in ("beta_1", "beta_2"):
+            check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        check(self, "clip_norm", self.clip_norm >= 0, "at least 0 (0 = no clipping)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: Of the run's folder, unless another is given.
+        family: "gpt" or "lstm".
+        model: The arguments of the family's backbone. The vocabulary's size and the longest
+            sequence come from the data and are not among them.
+        data: The folder that `tfllm prepare` wrote.
+        global_batch: Rows per step, over all replicas together.
+        steps: Optimizer steps.
+        optimizer: See `Optimizer`.
+        precision: "float32", or "bfloat16" for bfloat16 arithmetic on float32 weights.
+        seed: Decides the first weights, the order of the rows and the dropout.
+        validate_every: Steps between two validations.
+        validation_steps: The most batches of one validation; 0 = the whole validation split.
+        checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: How many of the newest checkpoints stay.
+        sample_prompts: Prompts whose continuations TensorBoard shows at each validation.
+
+    Raises:
+        UserError: for a value of the wrong type or out of its range.
+    """
+
+    name: str
+    family: str = "gpt"
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: str = ""
+    global_batch: int = 16
+    steps: int = 1000
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    precision: str = "float32"
+    seed: int = 0
+    validate_every: int = 200
+    validation_steps: int = 20
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    sample_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_types(self)
+        check(self, "name", self.name == Path(self.name).name != "", "the name of a folder")
+        check(self, "family", self.family in FAMILIES, f"one of {', '.join(FAMILIES)}")
+        check(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        for name in ("global_batch", "steps", "validate_every", "checkpoint_every"):
+            check(self, name, getattr(self, name) >= 1, "at least 1")
+        check(self, "keep_checkpoints", self.keep_checkpoints >= 1, "at least 1")
+        check(self, "validation_steps", self.validation_steps >= 0, "at least 0 (0 = all)")
+
+    def with_settings(self, settings: Iterable[str]) -> "Recipe":
+        """A copy with some values replaced.
+
+        Args:
+            settings: As on the command line, such as "optimizer.peak_learning_rate=3e-4",
+                "model.num_layers=2" or "sample_prompts=['Once', 'The']".
+
+        Raises:
+            UserError: for a name that does not exist (the nearest is offered) and for a value of
+                the wrong type or out of its range.
+        """
+        recipe = self
+        for setting in settings:
+            recipe = with_setting(recipe, setting)
+        return recipe
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """The recipe of a recipe.json.
+
+        Raises:
+            UserError: if it is no JSON, or no recipe.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"A recipe must be JSON: {error}.") from None
+        return from_dict(cls, values)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by the name of one in the package, or by the path of a .py or .json file.
+
+    Raises:
+        UserError: for an unknown name (the nearest is offered), a missing file, or a Python file
+            without a function `recipe()` that returns a `Recipe`.
+    """
+    path = Path(name)
+    if path.suffix not in (".py", ".json"):
+        check_name(name, recipe_names(), "the recipes")
+        return importlib.import_module(f"{recipes.__name__}.{name}").recipe()
+    if not path.is_file():
+        raise UserError(f"No recipe at {path}. The package has {', '.join(recipe_names())}.")
+    if path.suffix == ".json":
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    function = runpy.run_path(str(path)).get("recipe")
+    made = function() if callable(function) else None
+    if not isinstance(made, Recipe):
+        raise UserError(f"{path} must have a function recipe() that returns a Recipe.")
+    return made

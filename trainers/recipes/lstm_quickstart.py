@@ -1,0 +1,21 @@
+"""The LSTM baseline on the text of Python's own documentation: about a minute on 2 CPU cores.
+
+tfllm train lstm_quickstart --data data/pydoc
+"""
+
+from tfllm.trainers.recipe import Optimizer, Recipe
+
+
+def recipe():
+    return Recipe(
+        name="lstm_quickstart",
+        family="lstm",
+        model={"num_layers": 1, "hidden_dim": 256, "dropout": 0.1},
+        global_batch=8,
+        steps=300,
+        optimizer=Optimizer(peak_learning_rate=5e-3, warmup_steps=30),
+        validate_every=100,
+        validation_steps=10,
+        checkpoint_every=100,
+        sample_prompts=("The", "A class"),
+    )

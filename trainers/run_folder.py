@@ -1,0 +1,76 @@
+"""The folder of a run: which recipe and data it belongs to, and whether it is finished."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tfllm.errors import UserError
+from tfllm.trainers.recipe import Recipe
+
+RECIPE = "recipe.json"
+DATA = "data.json"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+PRESET = "preset"
+
+# What may differ when a run goes on, because no weight depends on it. The data's folder may have
+# moved; what is in it may not have changed.
+_FREE = (
+    "name",
+    "data",
+    "validate_every",
+    "validation_steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "sample_prompts",
+)
+
+
+def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
+    """Writes what the run is trained by, or holds it against what it was begun by.
+
+    Args:
+        folder: The run's folder; made if it is not there.
+        recipe: The recipe to train by.
+        meta: The meta.json of the data.
+
+    Raises:
+        UserError: if the folder has weights that were trained by another recipe or on other data,
+            with the differences.
+    """
+    if any((folder / CHECKPOINTS).glob("step-*")) or (folder / PRESET).exists():
+        begun = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
+        different = _differences(_decisive(begun), _decisive(recipe))
+        different += _differences(json.loads((folder / DATA).read_text(encoding="utf-8")), meta)
+        if different:
+            raise UserError(
+                f"{folder} was begun by another recipe ({'; '.join(different)}). "
+                "Put it back to go on, or train in another run folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECIPE, dataclasses.asdict(recipe))
+    write_json(folder / DATA, meta)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a file aside and renames it: a kill leaves the old one or the new one."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(recipe).items() if k not in _FREE}
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """As in "optimizer.beta_2 was 0.95, is 0.99"."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before}, is {after}")
+    return found
