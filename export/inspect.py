@@ -39,26 +39,32 @@ def inspect_export(folder: str | os.PathLike) -> dict[str, Any]:
         saved_model.ParseFromString(path.read_bytes())
     except DecodeError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    (graph,) = saved_model.meta_graphs[:1]
-    metadata = folder / contract.METADATA_FILE
+    if not saved_model.meta_graphs:
+        raise UserError(f"{path} is damaged: it holds no graph.")
+    graph = saved_model.meta_graphs[0]
     ops = {node.op for node in graph.graph_def.node}
     for function in graph.graph_def.library.function:
         ops.update(node.op for node in function.node_def)
     size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
     return {
-        "metadata": json.loads(metadata.read_text(encoding="utf-8")) if metadata.is_file() else {},
+        "metadata": _metadata(folder / contract.METADATA_FILE),
         "signatures": {
             name: _signature(signature)
             for name, signature in sorted(graph.signature_def.items())
             if not name.startswith("__")
         },
-        "ops": sorted(ops - {function.signature.name for function in _functions(graph)}),
+        "ops": sorted(ops),
         "megabytes": round(size / 1e6, 3),
     }
 
 
-def _functions(graph):
-    return graph.graph_def.library.function
+def _metadata(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _signature(signature) -> dict[str, Any]:

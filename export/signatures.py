@@ -14,10 +14,14 @@ def _parameters(signature: contract.Signature) -> inspect.Signature:
     # broadcast to the rows in the graph.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature(
-        inspect.Parameter(field.name, kind)
-        if field.default is None
-        else inspect.Parameter(field.name, kind, default=tf.constant([field.default], field.dtype))
-        for field in signature.inputs
+        [
+            inspect.Parameter(field.name, kind)
+            if field.default is None
+            else inspect.Parameter(
+                field.name, kind, default=tf.constant([field.default], field.dtype)
+            )
+            for field in signature.inputs
+        ]
     )
 
 
@@ -25,7 +29,8 @@ def _as_function(function: Callable, signature: contract.Signature):
     def named(*inputs):
         return function(*inputs)
 
-    named.__signature__ = _parameters(signature)  # what tf.function and the exporter read
+    # What tf.function and the exporter read.
+    named.__signature__ = _parameters(signature)  # type: ignore[attr-defined]
     return tf.function(named, input_signature=input_specs(signature), autograph=False)
 
 
@@ -39,7 +44,7 @@ def generator_signatures(text: TextGenerator) -> dict[str, Callable]:
         One `tf.function` per name of `contract.GENERATOR_SIGNATURES`.
     """
     generate = _as_function(text.generate, contract.GENERATOR_SIGNATURES[contract.GENERATE])
-    functions = {
+    functions: dict[str, Callable] = {
         contract.SERVING_DEFAULT: lambda prompt: generate(prompt),
         contract.SCORE: text.score,
         contract.TOKENIZE: text.tokenize,

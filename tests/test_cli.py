@@ -21,6 +21,15 @@ WRONG = {
     "an endpoint without a model": (["call", "localhost:8500", "--prompt", "x"], "HOST:PORT/MODEL"),
     "inputs that are no JSON": (["call", "localhost:1/m", "--inputs", "{"], "must be JSON"),
     "a call without a prompt": (["call", "localhost:1/m"], "--prompt"),
+    "a prompt for another signature": (
+        ["call", "localhost:1/m/tokenize", "--prompt", "x"],
+        "--inputs",
+    ),
+    "one name for two models": (["serve", "a", "b", "--name", "x"], "one model, got 2"),
+    "a host for the stock server": (
+        ["serve", "a", "--host", "::", "--server", "tensorflow_model_server"],
+        "every address",
+    ),
     "a version that is not there": (["inspect", "models/x/1"], "No SavedModel in models/x/1"),
 }
 

@@ -1,4 +1,4 @@
-"""Text, or a checkpoint, to a language model that answers gRPC calls on stock TensorFlow Serving.
+"""Text to a language model that answers gRPC calls on stock TensorFlow Serving.
 
 Names are loaded on first use, so that `import tfllm` does not import TensorFlow.
 """

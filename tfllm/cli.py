@@ -60,15 +60,22 @@ def evaluate(args) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _scorer(args) -> Iterator[tuple[Any, int]]:
+    """The model to measure, and how many tokens it reads at once."""
     endpoint = _endpoint(args.target)
-    if endpoint and not Path(args.target).exists():
-        from tfllm.serving import Client
-
-        with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
-            yield client, args.context_length or 256
-    else:
+    if not endpoint or Path(args.target).exists():
         model = _load(args.target)
-        yield model, args.context_length or model.backbone.max_sequence_length
+        yield model, _given(args.context_length, model.backbone.max_sequence_length)
+        return
+    from tfllm.evaluators import served_context_length
+    from tfllm.serving import Client
+
+    with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
+        length = args.context_length
+        yield client, served_context_length(client) if length is None else length
+
+
+def _given(value, default):
+    return default if value is None else value
 
 
 def generate(args) -> dict[str, Any]:
@@ -81,20 +88,22 @@ def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
     model = _load(args.preset, dtype=args.precision)
-    version = for_serving(
-        model, args.to, source=Path(args.preset).name, check_python=args.check_python
-    )
+    version = for_serving(model, args.to, source=args.preset, check_python=args.check_python)
     return {"version": str(version), "precision": args.precision}
 
 
 def serve(args) -> None:
     from tfllm.serving import run_stock_server, serve
 
-    models = {_model_name(base, args.name): base for base in args.models}
+    if args.name and len(args.models) > 1:
+        raise UserError(f"--name names one model, got {len(args.models)}.")
+    models = {args.name: args.models[0]} if args.name else args.models
     if args.server == "embedded":
-        serve(models, port=args.port, host=args.host)
-    else:
+        serve(models, port=args.port, host=_given(args.host, "127.0.0.1"))
+    elif args.host is None:
         run_stock_server(models, port=args.port)
+    else:
+        raise UserError("tensorflow_model_server listens on every address: leave --host out.")
 
 
 def call(args) -> dict[str, Any]:
@@ -106,17 +115,22 @@ def call(args) -> dict[str, Any]:
             f"The endpoint must be HOST:PORT/MODEL or HOST:PORT/MODEL/SIGNATURE, got "
             f"{args.endpoint!r}."
         )
-    signature = endpoint["signature"] or ("generate" if args.inputs is None else "serving_default")
     with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
         if args.inputs is not None:
-            return _plain(client.predict(_json_inputs(args.inputs), signature))
-        if not args.prompt:
-            raise UserError("Give --prompt TEXT, or --inputs JSON for any signature.")
-        if signature == "score":
-            if len(args.completion or ()) != len(args.prompt):
-                raise UserError("score needs one --completion for each --prompt.")
-            return {"scores": [s._asdict() for s in client.score(args.prompt, args.completion)]}
-        generations = client.generate(args.prompt, stop=args.stop or (), **_sampling(args))
+            inputs = _json_inputs(args.inputs)
+            return _plain(client.predict(inputs, endpoint["signature"] or "serving_default"))
+        return _call_with_prompts(client, endpoint["signature"] or "generate", args)
+
+
+def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
+    if signature not in ("generate", "score"):
+        raise UserError(f"{signature} takes no --prompt: give --inputs JSON.")
+    if not args.prompt:
+        raise UserError("Give --prompt TEXT, or --inputs JSON for any signature.")
+    if signature == "score":
+        scores = client.score(args.prompt, args.completion or [])
+        return {"scores": [score._asdict() for score in scores]}
+    generations = client.generate(args.prompt, stop=args.stop or (), **_sampling(args))
     return {"generations": [generation._asdict() for generation in generations]}
 
 
@@ -140,10 +154,6 @@ def _load(preset: str, **kwargs):
 
 def _endpoint(text: str) -> re.Match | None:
     return _ENDPOINT.fullmatch(text)
-
-
-def _model_name(base: str, name: str | None) -> str:
-    return name or Path(base).resolve().name
 
 
 def _json_inputs(text: str) -> dict[str, Any]:
@@ -223,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:  # one parser in one place
     p = verb(evaluate, "perplexity and bits per byte of a preset or a served model")
     p.add_argument("target", metavar="PRESET|HOST:PORT/MODEL")
     p.add_argument("--data", required=True, nargs="+", help="a prepared folder, or text files")
-    p.add_argument("--context-length", type=int, help="tokens (default: the preset's; served 256)")
+    p.add_argument("--context-length", type=int, help="tokens (default: the model's own)")
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
 
@@ -241,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:  # one parser in one place
     p.add_argument("models", nargs="+", metavar="BASE", help="as models/gpt")
     p.add_argument("--name", help="of the model (default: the folder's name)")
     p.add_argument("--port", type=int, default=8500)
-    p.add_argument("--host", default="127.0.0.1")
+    p.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     p.add_argument("--server", choices=["embedded", "tensorflow_model_server"], default="embedded")
 
     p = verb(call, "asks a served model")
@@ -293,10 +303,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _quiet_tensorflow():
             result = args.function(args)
-    except (UserError, FileNotFoundError, PermissionError) as error:
+    except UserError as error:
         print(f"tfllm: {error}", file=sys.stderr)
         return 2
-    except (Failure, FloatingPointError) as error:
+    except (Failure, OSError) as error:  # a full disk, a folder that may not be written
         print(f"tfllm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -85,7 +85,7 @@ def decode(
         running = active(rows, step)
         token = choose(logits, sampling, tf.concat([history, rows.tokens], 1), step)
         chosen = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, -1)
-        tail, hit = stops.extend(rows.tail, token, running)
+        tail, hit = stops.extend(rows.tail, token)
         column = tf.range(longest)[None] == step
         return _Rows(
             tokens=tf.where(column, token[:, None], rows.tokens),

@@ -80,9 +80,9 @@ def _sample(logits, sampling: Sampling, step):
     top_p = sampling.top_p[:, None]
     kept &= (top_p == 1.0) | (before < top_p)
     kept &= probability >= sampling.min_p[:, None] * probability[:, :1]
-    kept |= rank == 0
     mass = tf.cumsum(tf.where(kept, probability, 0.0), axis=-1)  # [b, v]
     drawn = uniform(sampling.seed, step)[:, None] * mass[:, -1:]
     place = tf.reduce_sum(tf.cast(mass <= drawn, tf.int32), -1)
-    last = tf.reduce_max(tf.where(kept, rank, 0), -1)  # rounding must not pass the last kept
+    # Where nothing is kept it is the best; rounding must not pass the last that is.
+    last = tf.reduce_max(tf.where(kept, rank, 0), -1)
     return tf.gather(tokens, tf.minimum(place, last), batch_dims=1)

@@ -23,24 +23,22 @@ class StopStrings:
         # A match found now ends in the last token, so it begins this close to the end.
         self._reach = self._width + tf.reduce_max(tf.strings.length(token_bytes))
 
-    def extend(self, tail, tokens, active):
-        """Adds a token to the end of each row's text.
+    def extend(self, tail, tokens):
+        """Adds a token to the end of each row's text; of a row that has ended it means nothing.
 
         Args:
             tail: string[b], the last bytes of the text so far.
             tokens: int32[b], the new tokens.
-            active: bool[b], rows that still generate.
 
         Returns:
             tail string[b], and bool[b], whether a stop string is in it.
         """
 
         def look():
-            piece = tf.where(active, tf.gather(self._token_bytes, tokens), "")
-            text = self._end_of(tf.strings.join([tail, piece]))
+            text = self._end_of(tf.strings.join([tail, tf.gather(self._token_bytes, tokens)]))
             return text, self._first_match(text) >= 0
 
-        return tf.cond(self.any, look, lambda: (tail, tf.zeros_like(active)))
+        return tf.cond(self.any, look, lambda: (tail, tf.zeros_like(tokens, tf.bool)))
 
     def cut(self, texts):
         """string[b], the texts up to their stop string if they have one."""

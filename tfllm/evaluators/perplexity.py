@@ -1,6 +1,7 @@
 """Perplexity and bits per byte of texts, under a live model or a served one."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -59,8 +60,13 @@ def perplexity(
         `Perplexity` over all texts.
 
     Raises:
-        UserError: there is no text, or the model's context is shorter than `context_length`.
+        UserError: a number is too small, there is no text, or the model's context is shorter than
+            `context_length`.
     """
+    if context_length < 2:
+        raise UserError(f"context_length must be at least 2, got {context_length}.")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     logprob, num_tokens, num_bytes = 0.0, 0, 0
     pieces = _pieces(scorer, texts, context_length // 2)
     progress = tqdm(desc="scoring", unit="B", unit_scale=True, disable=None)
@@ -82,6 +88,19 @@ def perplexity(
     return Perplexity(
         math.exp(-mean), -logprob / math.log(2) / num_bytes, mean, num_tokens, num_bytes
     )
+
+
+def served_context_length(scorer: Scorer) -> int:
+    """Tokens that a served model reads at once, as it says when it refuses a text.
+
+    Raises:
+        UserError: it refuses no text of a megabyte.
+    """
+    (score,) = scorer.score([""], [" a" * 2**19])
+    limit = re.search(r"the model takes (\d+)", score.error)
+    if not limit:
+        raise UserError("The model does not say its context length: give it.")
+    return int(limit[1]) - 1  # the last token of a scored text is not read
 
 
 def _pieces(scorer: Scorer, texts: Iterable[str], size: int) -> Iterator[tuple[str, str]]:

@@ -135,7 +135,7 @@ class LSTM(keras.layers.Layer):
     def build(self, x_shape):
         self.kernel = self.add_weight(name="kernel", shape=(x_shape[-1], 4 * self.units))
         self.recurrent_kernel = self.add_weight(
-            name="recurrent_kernel", shape=(self.units, 4 * self.units), initializer="orthogonal"
+            name="recurrent_kernel", shape=(self.units, 4 * self.units), initializer=_orthogonal
         )
         self.bias = self.add_weight(
             name="bias", shape=(4 * self.units,), initializer=_forget_bias_of_one
@@ -171,6 +171,11 @@ class LSTM(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+def _orthogonal(shape, dtype=None):
+    # The decomposition behind it does not exist in bfloat16.
+    return tf.cast(keras.initializers.Orthogonal()(shape, "float32"), dtype or tf.float32)
 
 
 def _forget_bias_of_one(shape, dtype=None):

@@ -145,11 +145,11 @@ class CausalLM(keras_hub.models.CausalLM):
         return self.preprocessor.tokenizer
 
     def _text(self):
-        # LoRA and quantization bring variables that a graph traced before them does not read.
+        # LoRA brings variables that a graph traced before it does not read.
         variables = [variable.path for variable in self.variables]
         if self._traced_variables != variables:
-            self._traced_variables = variables
             text = TextGenerator(self, self._tokenizer())
+            self._traced_variables = variables
             # One trace each, for any number of rows.
             self._text_functions = {
                 name: tf.function(
@@ -175,7 +175,7 @@ class CausalLM(keras_hub.models.CausalLM):
         min_p=0.0,
         repetition_penalty=1.0,
         seed=0,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | Sequence[Sequence[str]] = (),
     ) -> contract.Generation | list[contract.Generation]:
         """Continues each prompt; the same graph that an export runs.
 
@@ -190,7 +190,7 @@ class CausalLM(keras_hub.models.CausalLM):
             seed: Of the sample.
             stop: Up to four strings that end the text.
 
-        Each setting but `stop` may also be a list, one value per prompt.
+        Each setting may also be a list, one value per prompt; `stop` a list of lists.
 
         Returns:
             `Generation`, or a list of them if `prompt` is a list.

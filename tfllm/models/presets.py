@@ -13,7 +13,8 @@ from tfllm.errors import UserError
 def save_aside(folder: str | os.PathLike, write: Callable[[str], None]) -> None:
     """Lets `write` fill a folder beside `folder`, which then takes its place.
 
-    A kill at any moment leaves the old folder or the new one, never a mixture.
+    A kill while `write` works leaves the old folder as it was. Folders cannot be exchanged in one
+    step: a kill between the two renames leaves the old one beside, in `.NAME-old-…/preset`.
 
     Args:
         folder: Where the preset shall be; an older preset there is replaced.

@@ -1,0 +1,154 @@
+"""The choice of a token against an independent one: the processors of `transformers`, in numpy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfllm.decoding import Sampling
+from tfllm.decoding.sampling import choose
+
+VOCABULARY, DRAWS = 12, 4000
+SETTINGS = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0},
+    {"top_k": 1},
+    {"top_k": 4},
+    {"top_k": 100},
+    {"top_p": 0.0},
+    {"top_p": 0.6},
+    {"top_p": 0.95},
+    {"min_p": 0.2},
+    {"min_p": 1.0},
+    {"repetition_penalty": 1.8},
+    {"repetition_penalty": 0.5},
+    {"temperature": 1.5, "top_k": 8, "top_p": 0.8},
+    {"temperature": 0.7, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.3},
+    {"temperature": 3.0, "top_k": 6, "top_p": 0.9, "min_p": 0.25, "repetition_penalty": 2.0},
+]
+OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+HISTORY = [3, 5, 3, 0]
+
+
+def softmax(scores):
+    e = np.exp(scores - scores.max())
+    return e / e.sum()
+
+
+def processed(logits, temperature, top_k, top_p, min_p, repetition_penalty):
+    """float[v], the probabilities after every processor of `transformers`, in its order."""
+    scores = logits.astype("float64")
+    for token in set(HISTORY):
+        s = scores[token]
+        scores[token] = s * repetition_penalty if s < 0 else s / repetition_penalty
+    scores = scores / temperature
+    if top_k:
+        kth = np.sort(scores)[-min(top_k, VOCABULARY)]
+        scores = np.where(scores < kth, -np.inf, scores)
+    if top_p < 1:
+        order = np.argsort(scores)  # ascending, as TopPLogitsWarper
+        cumulative = np.cumsum(softmax(scores[order]))
+        remove = cumulative <= 1 - top_p
+        remove[-1] = False  # min_tokens_to_keep
+        scores[order[remove]] = -np.inf
+    if min_p:
+        probability = softmax(scores)
+        scores = np.where(probability < min_p * probability.max(), -np.inf, scores)
+    return softmax(scores)
+
+
+def sampling(rows, seeds):
+    columns = {name: [({**OFF, **row})[name] for row in rows] for name in OFF}
+    return Sampling(
+        temperature=tf.constant(columns["temperature"]),
+        top_k=tf.constant(columns["top_k"]),
+        top_p=tf.constant(columns["top_p"]),
+        min_p=tf.constant(columns["min_p"]),
+        repetition_penalty=tf.constant(columns["repetition_penalty"]),
+        seed=tf.constant(seeds, tf.int64),
+    )
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return np.random.default_rng(5).normal(0, 1.5, VOCABULARY).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def drawn(logits):
+    """int[settings, draws], all in one call, each row with a seed of its own."""
+    rows = [settings for settings in SETTINGS for _ in range(DRAWS)]
+    tokens = choose(
+        tf.tile(logits[None], [len(rows), 1]),
+        sampling(rows, range(len(rows))),
+        tf.tile([HISTORY], [len(rows), 1]),
+        3,
+    )
+    return tokens.numpy().reshape(len(SETTINGS), DRAWS)
+
+
+@pytest.mark.parametrize("which", range(len(SETTINGS)), ids=[str(s) for s in SETTINGS])
+def test_what_can_be_drawn_and_how_often_is_as_in_transformers(drawn, logits, which):
+    expected = processed(logits, **{**OFF, **SETTINGS[which]})
+    found = np.bincount(drawn[which], minlength=VOCABULARY)
+    assert not found[expected == 0].any()
+    assert found[expected > 0.003].all()  # 0.997 ** 4000 = 6e-6
+    tokens = expected > 0
+    assert np.abs(found / DRAWS - expected).sum() / 2 < 0.02
+    chi_square = ((found - DRAWS * expected) ** 2)[tokens] / (DRAWS * expected[tokens])
+    degrees = tokens.sum() - 1
+    assert chi_square.sum() < degrees + 4 * np.sqrt(2 * degrees) + 1e-9
+
+
+def test_temperature_zero_is_the_best_token_after_the_penalty(logits):
+    rows = [
+        {"temperature": 0.0, "top_k": 3},
+        {"temperature": 0.0, "repetition_penalty": 50.0},
+        {"temperature": 1.0, "top_k": 1},
+    ]
+    history = tf.tile([[int(logits.argmax())]], [3, 1])
+    tokens = choose(tf.tile(logits[None], [3, 1]), sampling(rows, [1, 2, 3]), history, 0)
+    second = np.argsort(logits)[-2]
+    assert tokens.numpy().tolist() == [logits.argmax(), second, logits.argmax()]
+
+
+def test_a_temperature_that_float32_cannot_divide_by_is_the_best_token(logits):
+    tokens = choose(
+        tf.tile(logits[None] * 1e5, [50, 1]),
+        sampling([{"temperature": 1e-38}] * 50, range(50)),
+        tf.zeros([50, 1], tf.int32),
+        0,
+    )
+    assert set(tokens.numpy()) == {logits.argmax()}
+
+
+def test_the_penalty_counts_a_repeated_token_once(logits):
+    rows = sampling([{"temperature": 0.0, "repetition_penalty": 1.1}] * 2, [0, 0])
+    best, second = np.argsort(logits)[[-1, -2]]
+    near = logits.copy()
+    near[best], near[second] = 2.0, 1.7  # 2.0 / 1.1 is above 1.7, 2.0 / 1.1 ** 2 is not
+    history = tf.constant([[best, best, best], [best, 0, 1]], tf.int32)
+    tokens = choose(tf.tile(near[None], [2, 1]), rows, history, 0)
+    assert tokens.numpy().tolist() == [best, best]
+
+
+def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it():
+    rows, seeds = SETTINGS[1:6], [11, 12, 13, 14, 15]
+    table = np.random.default_rng(1).normal(size=(5, VOCABULARY)).astype("float32")
+    history = np.random.default_rng(2).integers(0, VOCABULARY, (5, 3))
+
+    def chosen(order):
+        return (
+            choose(
+                tf.constant(table[order]),
+                sampling([rows[i] for i in order], [seeds[i] for i in order]),
+                tf.constant(history[order]),
+                2,
+            )
+            .numpy()
+            .tolist()
+        )
+
+    together = chosen([0, 1, 2, 3, 4])
+    assert chosen([4, 2, 0]) == [together[i] for i in (4, 2, 0)]
+    assert [chosen([i])[0] for i in range(5)] == together

@@ -1,0 +1,140 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfllm.layers import MultiHeadAttention, causal_mask, prefix_mask, step_scope
+
+WIDTH, HEADS = 12, 3
+
+
+@pytest.fixture
+def attention():
+    keras.utils.set_random_seed(0)
+    layer = MultiHeadAttention(HEADS)
+    layer.build((None, None, WIDTH))
+    for variable in layer.trainable_variables:
+        variable.assign(tf.random.normal(variable.shape, stddev=0.5))
+    return layer
+
+
+@pytest.fixture
+def x():
+    return tf.random.stateless_normal([3, 7, WIDTH], [1, 2])
+
+
+def keras_attention(ours, memory_width=WIDTH):
+    """`keras.layers.MultiHeadAttention` with the same weights."""
+    theirs = keras.layers.MultiHeadAttention(HEADS, WIDTH // HEADS)
+    theirs.build((None, None, WIDTH), (None, None, memory_width))
+    shapes = [weight.shape for weight in theirs.get_weights()]
+    weights = [
+        weight
+        for projection in (ours.query, ours.key, ours.value, ours.output_projection)
+        for weight in projection.get_weights()
+    ]
+    theirs.set_weights([w.reshape(s) for w, s in zip(weights, shapes, strict=True)])
+    return theirs
+
+
+def test_it_equals_the_attention_of_keras_under_a_causal_mask(attention, x):
+    expected = keras_attention(attention)(x, x, use_causal_mask=True)
+    np.testing.assert_allclose(attention(x, causal_mask(7)), expected, atol=1e-5)
+
+
+def test_it_equals_the_attention_of_keras_to_a_memory_of_another_width(x):
+    memory = tf.random.stateless_normal([3, 5, 8], [3, 4])
+    mask = tf.constant([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 1, 0, 1]])[:, None] == 1
+    attention = MultiHeadAttention(HEADS)
+    y = attention(x, mask, memory=memory)
+    expected = keras_attention(attention, 8)(x, memory, attention_mask=mask)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_stepping_through_a_cache_equals_one_full_pass(attention, x):
+    full = attention(x, causal_mask(7))
+    cache = attention.empty_cache(3, 10)
+    y, cache = attention(x[:, :4], causal_mask(4), cache=cache, start=tf.zeros([3], tf.int32))
+    outputs = [y]
+    for t in range(4, 7):
+        at = tf.fill([3], t)
+        y, cache = attention(x[:, t : t + 1], prefix_mask(at, t + 1), cache=cache, start=at)
+        outputs.append(y)
+    np.testing.assert_allclose(tf.concat(outputs, 1), full, atol=1e-5)
+
+
+def test_rows_of_different_length_continue_in_one_cache_each_at_its_own_place(attention, x):
+    lengths = tf.constant([1, 5, 3])
+    full = attention(x, causal_mask(7))
+    # Beyond a row's length the prompt holds what must not be seen.
+    real = tf.sequence_mask(lengths, 5)[..., None]
+    prompt = tf.where(real, x[:, :5], 1e3)
+    cache = attention.empty_cache(3, 8)
+    _, cache = attention(prompt, causal_mask(5), cache=cache, start=tf.zeros([3], tf.int32))
+    for step in range(2):
+        at = lengths + step
+        new = tf.gather(x, at, batch_dims=1)[:, None]
+        y, cache = attention(new, prefix_mask(at, 8), cache=cache, start=at)
+        expected = tf.gather(full, at, batch_dims=1)[:, None]
+        np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_caches_made_in_one_graph_do_not_share_memory(attention, x):
+    @tf.function
+    def write_the_first_of_two(rows, length):
+        first, second = (attention.empty_cache(rows, length) for _ in range(2))
+        _, first = attention(x, causal_mask(7), cache=first, start=tf.zeros([rows], tf.int32))
+        with tf.control_dependencies(first):
+            return [tf.identity(t) for t in (*first, *second)]
+
+    keys, values, *second = write_the_first_of_two(tf.constant(3), tf.constant(8))
+    assert np.abs(keys - values).max() > 0.1
+    assert not np.any(second)
+
+
+def test_a_bias_is_added_to_the_scores_before_softmax(attention, x):
+    bias = np.zeros([1, HEADS, 7, 7], "float32")
+    bias[..., 2] = 1e4  # from now on everyone looks at position 2 alone
+    only = tf.constant([[[False, False, True, False, False, False, False]]])
+    np.testing.assert_allclose(attention(x, bias=bias), attention(x, only), atol=1e-5)
+
+
+def test_a_scale_replaces_one_over_the_root_of_the_head_width(attention, x):
+    half = MultiHeadAttention(HEADS, scale=0.5)
+    half.build(x.shape)
+    half.set_weights(attention.get_weights())
+    assert np.abs(half(x) - attention(x)).max() < 1e-6  # head width 4
+    whole = MultiHeadAttention(HEADS, scale=1.0)
+    whole.build(x.shape)
+    whole.set_weights(attention.get_weights())
+    for kernel in (attention.query.kernel, attention.query.bias):
+        kernel.assign(kernel * 2)
+    np.testing.assert_allclose(whole(x), attention(x), atol=1e-5)
+
+
+def test_a_head_width_of_its_own_needs_no_division(x):
+    attention = MultiHeadAttention(5, head_dim=4, use_bias=False)
+    assert attention(x).shape == x.shape
+    assert [v.shape for v in attention.trainable_variables] == [(12, 20)] * 3 + [(20, 12)]
+
+
+def test_a_number_of_heads_that_does_not_divide_the_width_is_refused(x):
+    with pytest.raises(ValueError, match="must divide the model width: got 5 heads for width 12"):
+        MultiHeadAttention(5)(x)
+
+
+def test_dropout_zeroes_attention_weights_in_training_only(x):
+    attention = MultiHeadAttention(HEADS, dropout=0.5)
+    undropped = attention(x)
+    with step_scope(tf.constant(0)):
+        assert np.abs(attention(x, training=True) - undropped).max() > 1e-3
+    np.testing.assert_array_equal(attention(x, training=False), undropped)
+
+
+def test_bfloat16_is_close_to_float32(attention, x):
+    low = MultiHeadAttention(HEADS, dtype="mixed_bfloat16")
+    low.build(x.shape)
+    low.set_weights(attention.get_weights())
+    y = low(x, causal_mask(7))
+    assert y.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(y, tf.float32), attention(x, causal_mask(7)), atol=0.1)
