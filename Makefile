@@ -15,7 +15,6 @@ test: $(INSTALLED)
 # One tree for every tool: tfllm.trainers and tfllm.export live in top-level folders.
 dev: $(INSTALLED)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[dev]
-	$(BIN)/pre-commit install
 
 lint: dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

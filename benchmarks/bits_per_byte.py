@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import lzma
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -55,9 +54,8 @@ def main() -> None:
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--vocabulary-size", type=int, default=4000)
-    parser.add_argument("--out", type=Path, required=True, help="emptied before it is used")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
-    shutil.rmtree(args.out, ignore_errors=True)
     data = args.out / "data"
     prepare(args.texts, data, vocabulary_size=args.vocabulary_size)
     held_out = list(read_documents([data / "validation.jsonl"]))

@@ -1,7 +1,7 @@
 """Models to SavedModels that the stock TensorFlow Serving runs."""
 
 from tfllm.export.check import CheckFailed
-from tfllm.export.inspect import inspect_export
+from tfllm.export.describe import inspect_export
 from tfllm.export.saved_model import for_serving
 
 __all__ = ["CheckFailed", "for_serving", "inspect_export"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfllm import contract
+from tfllm import contract, rows
 from tfllm._version import __version__
 from tfllm.errors import UserError
 from tfllm.export.check import Request, compare, run_in_fresh_process
@@ -50,17 +50,16 @@ def for_serving(
         )
     text = TextGenerator(model, model.preprocessor.tokenizer)
     signatures = generator_signatures(text)
-    # What the graph holds on to: weights and the tokenizer's tables, not the optimizer's state.
+    # The graph holds on to the weights, not to the optimizer's state.
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.tokenizer = model.preprocessor.tokenizer
     requests = _requests(model)
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=signatures)
         write_warmup(folder, [(name, _tensors(name, inputs)) for name, inputs in requests])
         _write_metadata(folder, model, source)
-        live = [_answer(signatures[name], name, inputs) for name, inputs in requests]
+        live = [_answer(model, name, inputs) for name, inputs in requests]
         compare(requests, live, run_in_fresh_process(folder, requests, check_python))
 
     return publish(Path(base), write)
@@ -88,23 +87,28 @@ def _requests(model: CausalLM) -> list[Request]:
 
 
 def _tensors(signature_name: str, inputs: dict) -> dict[str, tf.Tensor]:
-    """Every input of the signature: given, or its default."""
+    """Every input of the signature, given or its default, at the number of rows of the first.
+
+    A server that batches refuses inputs of unequal rows, and a warm-up record that fails stops the
+    load.
+    """
     fields = contract.GENERATOR_SIGNATURES[signature_name].inputs
-    return {
-        field.name: tf.constant(inputs.get(field.name, [field.default]), field.dtype)
-        for field in fields
-    }
+    num_rows = len(inputs[fields[0].name])
+
+    def column(field):
+        values = inputs.get(field.name, [field.default])
+        return values if len(values) == num_rows else values * num_rows
+
+    return {field.name: tf.constant(column(field), field.dtype) for field in fields}
 
 
-def _answer(function, signature_name: str, inputs: dict) -> dict[str, list]:
+def _answer(model: CausalLM, signature_name: str, inputs: dict) -> dict[str, list]:
+    """What the live model says, through the functions that its own methods call."""
+    if signature_name == contract.SERVING_DEFAULT:
+        signature_name = contract.GENERATE
+    function = model.text_functions()[signature_name]
     outputs = function(**_tensors(signature_name, inputs))
-
-    def plain(value):
-        if isinstance(value, list):
-            return [plain(v) for v in value]
-        return value.decode("utf-8") if isinstance(value, bytes) else value
-
-    return {name: plain(tensor.numpy().tolist()) for name, tensor in outputs.items()}
+    return {name: rows.plain(tensor.numpy().tolist()) for name, tensor in outputs.items()}
 
 
 def _write_metadata(folder: Path, model: CausalLM, source: str) -> None:

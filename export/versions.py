@@ -1,12 +1,12 @@
 """Version folders of a model base: numbered, written aside, renamed."""
 
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tfllm.aside import install, make_folder
 from tfllm.errors import UserError
 
 
@@ -42,7 +42,7 @@ def publish(base: Path, write: Callable[[Path], None]) -> Path:
             f"{base} must be the folder that holds the versions (as models/gpt), not "
             f"{'a file' if base.is_file() else 'a version'}."
         )
-    base.mkdir(parents=True, exist_ok=True)
+    make_folder(base)
     aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
     try:
         aside.chmod(0o755)
@@ -57,7 +57,7 @@ def _rename_to_next(aside: Path, base: Path) -> Path:
     while True:
         version = base / str(next_version(base))
         try:
-            os.rename(aside, version)
+            install(aside, version)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise

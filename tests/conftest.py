@@ -72,7 +72,8 @@ def new_model(tokenizer):
             backbone, task, reads = GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
         else:
             backbone, task, reads = LSTMBackbone, LSTMCausalLM, LSTMCausalLMPreprocessor
-        reads = reads(tokenizer, sequence_length=40) if preprocessor else None
+        length = min(40, settings["max_sequence_length"])
+        reads = reads(tokenizer, sequence_length=length) if preprocessor else None
         return task(backbone(**settings), reads)
 
     return make

@@ -12,12 +12,13 @@ FOLDERS = {
     "tfllm.export": ROOT / "export",
 }
 
-LEAVES = {"contract", "errors", "_version", "rows"}
+LEAVES = {"contract", "errors", "_version", "rows", "aside"}
 MAY_IMPORT = {
     "contract": set(),
     "errors": set(),
     "_version": set(),
     "rows": set(),
+    "aside": set(),
     "layers": set(),
     "decoding": {"layers"},
     "tokenizers": set(),

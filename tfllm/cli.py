@@ -167,10 +167,7 @@ def _json_inputs(text: str) -> dict[str, Any]:
 
 
 def _plain(outputs: dict[str, Any]) -> dict[str, Any]:
-    def plain(value):
-        if isinstance(value, list):
-            return [plain(v) for v in value]
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    from tfllm.rows import plain
 
     return {name: plain(array.tolist()) for name, array in outputs.items()}
 

@@ -41,11 +41,13 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
     results, bases = {}, {}
     for number, (family, recipe) in enumerate(_RECIPES.items(), start=2):
         _say(f"{number}. Training: {recipe}")
+        logs = Path("tensorboard_logs") / f"{folder.name}-{family}"
+        shutil.rmtree(logs, ignore_errors=True)  # else TensorBoard shows two runs as one
         results[family] = fit(
             load_recipe(recipe).with_settings(settings),
             data=folder / "data",
             run=folder / "runs" / family,
-            tensorboard=Path("tensorboard_logs") / f"{folder.name}-{family}",
+            tensorboard=logs,
         )
         bases[family] = folder / "models" / family
     _say("4. Exporting, and checking the exports in processes of their own")

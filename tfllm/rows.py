@@ -97,6 +97,24 @@ def _column(field: contract.Field, value: Any, num_rows: int) -> list:
     return values
 
 
+def token_rows(token_ids: Sequence) -> tuple[list[list[int]], bool]:
+    """Lists of token ids filled up with `contract.PADDING`, and whether it was one list.
+
+    Raises:
+        UserError: there is none, or a value that is no whole number of 32 bits.
+    """
+    if len(token_ids) == 0:
+        raise UserError("token_ids must not be empty: [] could be one text or a list of none.")
+    is_one = isinstance(token_ids[0], numbers.Integral)
+    several = [list(ids) for ids in ([token_ids] if is_one else token_ids)]
+    for ids in several:
+        for number in ids:
+            if not isinstance(number, numbers.Integral) or not -(2**31) <= number < 2**31:
+                raise UserError(f"token_ids must be whole numbers of 32 bits, got {number!r}.")
+    longest = max(map(len, several))
+    return [ids + [contract.PADDING] * (longest - len(ids)) for ids in several], is_one
+
+
 def answers(row: type[Row], columns: Mapping[str, Any]) -> list[Row]:
     """Rows of an answer.
 
@@ -108,8 +126,11 @@ def answers(row: type[Row], columns: Mapping[str, Any]) -> list[Row]:
         One typed row each.
     """
     lists = [columns[field].tolist() for field in row._fields]
-    return [row(*map(_plain, values)) for values in zip(*lists, strict=True)]
+    return [row(*map(plain, values)) for values in zip(*lists, strict=True)]
 
 
-def _plain(value):
+def plain(value: Any) -> Any:
+    """A value of an array's `tolist()` with bytes as text."""
+    if isinstance(value, list):
+        return [plain(v) for v in value]
     return value.decode() if isinstance(value, bytes) else value

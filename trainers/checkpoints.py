@@ -1,6 +1,5 @@
 """Checkpoints of a run: whole or not there, so that a run killed at any moment can go on."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tfllm.aside import install
 from tfllm.errors import Failure
 
 _FOLDER = "step-{:08d}"
@@ -24,7 +24,8 @@ class Checkpoints:
 
     A checkpoint is written into a hidden folder, synced to the disk, and renamed to
     `step-00000200`: a folder of that name is complete. TensorFlow keeps a checksum of every
-    tensor, so a folder that was damaged later is noticed when it is read.
+    tensor, so a folder that was damaged later is noticed when it is read. One process at a time
+    may have them: `open_run` sees to it.
 
     Nothing else needs to be saved: the data and the dropout of a step are functions of the step.
 
@@ -32,9 +33,6 @@ class Checkpoints:
         folder: Where the checkpoints are; made when the first one is saved.
         model: A built model, compiled with a built optimizer.
         keep: How many of the newest ones stay.
-
-    Source:
-        Atomic replacement: rename(2) of POSIX; the folder's own entry needs its own fsync(2).
     """
 
     def __init__(self, folder: Path, model: keras.Model, keep: int):
@@ -56,10 +54,7 @@ class Checkpoints:
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
         self._checkpoint.write(str(writing / "checkpoint"))
-        for path in (*writing.iterdir(), writing):
-            _sync(path)
-        writing.rename(self.folder / _FOLDER.format(step))
-        _sync(self.folder)
+        install(writing, self.folder / _FOLDER.format(step))
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / _FOLDER.format(old))
 
@@ -99,9 +94,3 @@ class Checkpoints:
             aside = self.folder / (_DAMAGED + path.name)
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfllm.aside import make_folder
 from tfllm.data import Records
 from tfllm.errors import UserError
 from tfllm.models import CausalLM, GPTCausalLM, LSTMCausalLM
@@ -80,7 +81,8 @@ def fit(
         callbacks: Called after the run's own ones.
 
     Raises:
-        UserError: if the recipe, the data, the strategy and the run's folder do not fit together.
+        UserError: if the recipe, the data, the strategy and the run's folder do not fit together,
+            or another process trains in that folder.
         Failure: if the loss or the gradient is no longer a finite number, or no checkpoint can be
             read.
         SystemExit: after a SIGTERM.
@@ -90,15 +92,20 @@ def fit(
     tensorboard = Path(tensorboard or Path("tensorboard_logs") / run.name)
 
     distribution = make_strategy(strategy)
-    replicas = distribution.num_replicas_in_sync
-    records = _records(recipe, replicas)
+    records = _records(recipe, distribution.num_replicas_in_sync)
 
+    with run_folder.open_run(run, recipe, records.meta):
+        return _train(recipe, records, distribution, run, tensorboard, callbacks)
+
+
+def _train(recipe, records, distribution, run, tensorboard, callbacks):
+    """Goes on to the end of a run that this process has open."""
     # Where the weights come from, the first that there is:
     # 1. the finished run, 2. its newest checkpoint that can be read, 3. the recipe's seed.
-    run_folder.open_run(run, recipe, records.meta)
     if (run / run_folder.PRESET).exists():
         print(f"{run} is finished: nothing to do. Another --run trains again.", file=sys.stderr)
         return _result(run, tensorboard)
+    make_folder(tensorboard)
     keras.utils.set_random_seed(recipe.seed)
     schedule = _schedule(recipe)
     with distribution.scope():
@@ -109,6 +116,7 @@ def fit(
     start = checkpoints.restore()
 
     held_out = records.num_rows("validation") > 0
+    replicas = distribution.num_replicas_in_sync
     _announce(recipe, records, model, replicas, start, run, tensorboard)
     batches = records.batches(
         "train",
@@ -201,7 +209,7 @@ def _model(recipe: Recipe, records: Records) -> CausalLM:
         check_name(name, known, f"the model of a recipe of the family {recipe.family}")
     try:
         backbone = task.backbone_cls(**given, **recipe.model)
-    except (TypeError, ValueError) as error:  # one is missing, or out of its range
+    except (TypeError, ValueError, ArithmeticError) as error:  # missing, or out of its range
         raise UserError(f"The recipe's model cannot be made: {error}") from error
     preprocessor = task.preprocessor_cls(records.tokenizer, records.sequence_length)
     return task(backbone=backbone, preprocessor=preprocessor, seed=recipe.seed)

@@ -110,6 +110,7 @@ class Recipe:
         check_types(self)
         check(self, "name", self.name == Path(self.name).name != "", "the name of a folder")
         check(self, "family", self.family in FAMILIES, f"one of {', '.join(FAMILIES)}")
+        check(self, "seed", 0 <= self.seed < 2**32, "in [0, 2**32)")
         check(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         for name in ("global_batch", "steps", "validate_every", "checkpoint_every"):
             check(self, name, getattr(self, name) >= 1, "at least 1")
@@ -155,8 +156,9 @@ def load_recipe(name: str) -> Recipe:
     """A recipe by the name of one in the package, or by the path of a .py or .json file.
 
     Raises:
-        UserError: for an unknown name (the nearest is offered), a missing file, or a Python file
-            without a function `recipe()` that returns a `Recipe`.
+        UserError: for an unknown name (the nearest is offered), a missing file, a JSON file
+            that cannot be read, or a Python file without a function `recipe()` that returns a
+            `Recipe`.
     """
     path = Path(name)
     if path.suffix not in (".py", ".json"):
@@ -165,7 +167,11 @@ def load_recipe(name: str) -> Recipe:
     if not path.is_file():
         raise UserError(f"No recipe at {path}. The package has {', '.join(recipe_names())}.")
     if path.suffix == ".json":
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"The recipe {path} cannot be read as UTF-8: {error}.") from error
+        return Recipe.from_json(text)
     function = runpy.run_path(str(path)).get("recipe")
     made = function() if callable(function) else None
     if not isinstance(made, Recipe):

@@ -1,10 +1,14 @@
 """The folder of a run: which recipe and data it belongs to, and whether it is finished."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfllm.aside import install, locked, make_folder
 from tfllm.errors import UserError
 from tfllm.trainers.recipe import Recipe
 
@@ -27,8 +31,11 @@ _FREE = (
 )
 
 
-def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> Iterator[None]:
     """Writes what the run is trained by, or holds it against what it was begun by.
+
+    While the block runs, no other process can open the run.
 
     Args:
         folder: The run's folder; made if it is not there.
@@ -36,9 +43,21 @@ def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
         meta: The meta.json of the data.
 
     Raises:
-        UserError: if the folder has weights that were trained by another recipe or on other data,
-            with the differences.
+        UserError: if the folder cannot be made, if another process has the run open, or if the
+            folder has weights that were trained by another recipe or on other data, with the
+            differences.
     """
+    busy = f"Another process trains in {folder}: wait for it to end, or take another run folder."
+    with locked(make_folder(folder), busy):
+        for stray in folder.glob(f".{PRESET}-*"):  # of a process that was killed
+            shutil.rmtree(stray)
+        _check_begun(folder, recipe, meta)
+        write_json(folder / RECIPE, dataclasses.asdict(recipe))
+        write_json(folder / DATA, meta)
+        yield
+
+
+def _check_begun(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
     if any((folder / CHECKPOINTS).glob("step-*")) or (folder / PRESET).exists():
         begun = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
         different = _differences(_decisive(begun), _decisive(recipe))
@@ -48,16 +67,13 @@ def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
                 f"{folder} was begun by another recipe ({'; '.join(different)}). "
                 "Put it back to go on, or train in another run folder."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECIPE, dataclasses.asdict(recipe))
-    write_json(folder / DATA, meta)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a file aside and renames it: a kill leaves the old one or the new one."""
+    """Writes a file aside and renames it: the old one or the new one is there, whole."""
     aside = path.with_name(f".{path.name}")
     aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    install(aside, path)
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:

@@ -217,6 +217,14 @@ def foreign_model(path, **options):
     return path
 
 
+def test_a_source_whose_name_is_no_utf8_is_named_as_well_as_json_can(tokenizer, tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(TEXT)
+    data.prepare(os.fsdecode(name), tmp_path / "out", tokenizer=tokenizer)
+    assert Records(tmp_path / "out").meta["sources"] == ["caf\ufffd.txt"]
+
+
 def test_a_tokenizer_without_an_end_of_document_is_refused(texts, tmp_path):
     path = foreign_model(tmp_path / "no_eos.model", eos_id=-1)
     with pytest.raises(UserError, match="The tokenizer has no eos_id: documents need a token"):

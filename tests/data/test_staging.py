@@ -88,3 +88,5 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UserError, match="out is a file: name a folder"):
         write(tmp_path / "out", "text")
+    with pytest.raises(UserError, match="Cannot make the folder .*out"):
+        write(tmp_path / "out" / "below", "text")

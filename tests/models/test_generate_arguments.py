@@ -13,7 +13,9 @@ def test_one_prompt_gives_one_answer_and_a_list_a_list(gpt):
 
 
 def test_no_prompts_give_no_answers(gpt):
-    assert gpt.generate([]) == gpt.score([], []) == gpt.tokenize([]) == gpt.detokenize([]) == []
+    assert gpt.generate([]) == gpt.score([], []) == gpt.tokenize([]) == []
+    with pytest.raises(UserError, match="could be one text or a list of none"):
+        gpt.detokenize([])
 
 
 def test_a_list_is_one_value_per_prompt(gpt):
@@ -79,3 +81,10 @@ def test_a_model_without_a_preprocessor_says_so(new_model):
     ):
         with pytest.raises(UserError, match="has no preprocessor, so it cannot read or write text"):
             ask()
+
+
+def test_one_text_gives_one_answer_and_a_list_a_list(gpt):
+    assert gpt.score(["a cat"], [" is"]) == [gpt.score("a cat", " is")]
+    ids = gpt.tokenize("a cat")
+    assert gpt.tokenize(["a cat"]) == [ids]
+    assert gpt.detokenize([ids]) == [gpt.detokenize(ids)] == ["a cat"]

@@ -287,6 +287,33 @@ def test_a_foreign_model_joins_any_pieces_as_sentencepiece_does(foreign):
     assert [text.decode() for text in graph_texts] == processor.decode(rows)
 
 
+def test_a_continuation_by_a_foreign_model_keeps_the_space_it_begins_with(foreign):
+    tokenizer, _ = foreign
+    table = tokenizer.token_bytes()
+    raw = b"".join(table[i] for i in tokenizer.encode("the cat sat"))
+
+    assert raw == b" the cat sat"  # so stop strings are matched with their spaces
+    assert tokenizer.finish_bytes(raw) == " the cat sat"
+    assert tokenizer.finish_text(tf.constant([raw])).numpy().tolist() == [raw]
+
+
+def test_bytes_and_the_unknown_piece_keep_their_spaces_at_the_beginning(foreign):
+    tokenizer, processor = foreign
+    space = tokenizer.token_to_id("<0x20>")
+    rows = [[tokenizer.unk_id, *tokenizer.encode("the")], [space, *tokenizer.encode("the")], [-1]]
+    texts = [*processor.decode(rows[:2]), ""]
+
+    assert texts[0].startswith(" ")
+    assert [tokenizer.decode(row) for row in rows] == texts
+    graph_texts = tokenizer.detokenize(tf.ragged.constant(rows, tf.int32)).numpy()
+    assert [text.decode() for text in graph_texts] == texts
+
+
+def test_padding_is_some_token_of_the_vocabulary(foreign, tokenizer):
+    assert tokenizer.padding_id == tokenizer.pad_id == 0
+    assert foreign[0].padding_id == {-1: foreign[0].eos_id, 0: 0}[foreign[0].pad_id]
+
+
 def test_a_foreign_model_keeps_its_special_ids(foreign):
     tokenizer, processor = foreign
 

@@ -6,8 +6,10 @@ import json
 import math
 import re
 import shutil
+import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +19,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from tfllm.data import Records, prepare
 from tfllm.errors import Failure, UserError
 from tfllm.models import CausalLM
-from tfllm.trainers import Recipe, load_recipe, recipe_names
+from tfllm.trainers import Recipe, fit, load_recipe, recipe_names, run_folder
 from tfllm.trainers.schedules import WarmupCosine
 
 LSTM = {"family": "lstm", "model": {"num_layers": 2, "hidden_dim": 16, "dropout": 0.1}}
@@ -132,6 +134,70 @@ def test_a_run_is_not_continued_on_other_data(tiny, again, tmp_path):
         again(tiny, data=tmp_path / "other")
 
 
+HOLDER = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_has_is_left_alone_until_that_one_ends(tiny, again, tmp_path):
+    writing = tmp_path / "run" / "checkpoints" / ".writing-step-00000009"
+    writing.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path / "run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout.readline() == b"held\n"
+
+    with pytest.raises(UserError, match=r"Another process trains in .*run: wait for it to end"):
+        again(tiny)
+    assert writing.exists()
+
+    holder.kill()
+    holder.communicate()
+    shutil.rmtree(tmp_path / "run" / "preset")
+    assert again(tiny)[0].steps == 8
+    assert not writing.exists()
+
+
+class OpenAgain(keras.callbacks.Callback):
+    """Opens the run that is in training a second time, which is another holder to the system."""
+
+    def __init__(self, run, recipe):
+        super().__init__()
+        self.open = run_folder.open_run(run, recipe, {})
+        self.refused = False
+
+    def on_train_end(self, *_):
+        with pytest.raises(UserError, match="Another process trains in"), self.open:
+            pass
+        self.refused = True
+
+
+def test_a_run_is_held_while_it_trains_and_let_go_at_the_end(tiny, train, tmp_path):
+    second = OpenAgain(tmp_path / "run", tiny)
+    train(tiny, callbacks=[second])
+    assert second.refused
+    assert train(tiny)[1] == []
+
+
+def test_what_a_kill_left_of_a_preset_is_cleared_away(tiny, again, tmp_path):
+    (tmp_path / "run" / ".preset-a1b2").mkdir()
+    again(tiny)
+    assert not list((tmp_path / "run").glob(".preset-*"))
+
+
+def test_a_folder_below_a_file_is_refused(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    for arguments in ({"run": "file/run"}, {"run": "run", "tensorboard": "file/logs"}):
+        folders = {name: tmp_path / folder for name, folder in arguments.items()}
+        with pytest.raises(UserError, match=r"Cannot make the folder .*file/\w+ \(Not a directory"):
+            fit(tiny, **folders)
+
+
 def test_a_run_goes_on_with_other_intervals_and_after_its_data_moved(tiny, again, tmp_path):
     shutil.copytree(tiny.data, tmp_path / "moved")
     changed = tiny.with_settings(["validate_every=3", "keep_checkpoints=5", "name=b"])
@@ -153,6 +219,7 @@ def test_a_run_goes_on_with_other_intervals_and_after_its_data_moved(tiny, again
         (["family=lstm"], {}, "no 'num_heads' in the model of a recipe of the family lstm"),
         (["model={'num_layers': 1}"], {}, "cannot be made: .*missing .*'num_heads'"),
         (["model.num_heads=3"], {}, "cannot be made: .*3"),
+        (["model.num_heads=0"], {}, "cannot be made: "),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_training(

@@ -58,6 +58,8 @@ def test_wrong_settings_are_refused_with_words(setting, words):
         ("name", "", "must be the name of a folder: got ''"),
         ("name", "a/b", "must be the name of a folder: got 'a/b'"),
         ("family", "bert", "must be one of gpt, lstm: got 'bert'"),
+        ("seed", -1, r"must be in \[0, 2\*\*32\): got -1"),
+        ("seed", 2**32, r"must be in \[0, 2\*\*32\): got 4294967296"),
         ("precision", "float16", "must be one of float32, bfloat16: got 'float16'"),
         ("global_batch", 0, "must be at least 1: got 0"),
         ("validate_every", 0, "must be at least 1: got 0"),
@@ -132,6 +134,9 @@ def test_a_recipe_that_is_not_there_is_refused_with_words(tmp_path):
         load_recipe("gpt_smal")
     with pytest.raises(UserError, match=r"No recipe at .*none\.json\. The package has gpt_10m"):
         load_recipe(str(tmp_path / "none.json"))
+    (tmp_path / "latin.json").write_bytes(b'{"name": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"latin\.json cannot be read as UTF-8: .*0xe9"):
+        load_recipe(str(tmp_path / "latin.json"))
     (tmp_path / "empty.py").write_text("recipe = 3")
     with pytest.raises(UserError, match=r"empty\.py must have a function recipe\(\)"):
         load_recipe(str(tmp_path / "empty.py"))

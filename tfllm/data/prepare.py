@@ -99,7 +99,11 @@ def prepare(  # noqa: PLR0913 - one keyword per option of the command
         splits = _write_splits(folder, documents, made, sequence_length, validation_fraction)
         if not splits["train"]["rows"]:
             raise _nothing_to_train_on(read)
-        names = [Path(source).absolute().name for source in sources]
+        # JSON is UTF-8; the name of a file may be any bytes.
+        names = [
+            os.fsencode(Path(source).absolute().name).decode("utf-8", "replace")
+            for source in sources
+        ]
         meta = {
             "format_version": FORMAT_VERSION,
             "sources": ["pydoc_data.topics"] * embedded + names,
@@ -201,8 +205,11 @@ def _write_splits(
     validation_fraction: float,
 ) -> dict[str, dict[str, Any]]:
     """Tokenizes and writes all documents; returns the `splits` of meta.json."""
-    bos, eos, pad = _special_ids(tokenizer)
-    writers = {split: _SplitWriter(folder, split, sequence_length, pad) for split in SPLITS}
+    bos, eos = _ends(tokenizer)
+    writers = {
+        split: _SplitWriter(folder, split, sequence_length, tokenizer.padding_id)
+        for split in SPLITS
+    }
     with open(folder / VALIDATION_FILE, "w", encoding="utf-8") as held_out:
         for batch in _batches(documents):
             encoded = tokenizer.encode_batch([document.text for document in batch])
@@ -228,11 +235,9 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _special_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:
-    """The ids that begin and end a document and that fill a row."""
+def _ends(tokenizer: Tokenizer) -> tuple[int, int]:
+    """The ids that begin and end a document."""
     for name in ("bos_id", "eos_id"):
         if getattr(tokenizer, name) < 0:
             raise UserError(f"The tokenizer has no {name}: documents need a token for their ends.")
-    # Padding has weight 0, so without a piece of its own any id will do.
-    pad = tokenizer.pad_id if tokenizer.pad_id >= 0 else tokenizer.eos_id
-    return tokenizer.bos_id, tokenizer.eos_id, pad
+    return tokenizer.bos_id, tokenizer.eos_id

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tfllm.aside import install, locked, make_folder
 from tfllm.errors import UserError
 
 
@@ -28,37 +28,25 @@ def new_folder(
 
     Raises:
         UserError: if `out` is a file, or a folder that is not empty without `overwrite`, or one
-            with files that are not ours, or if another process is writing to it.
+            with files that are not ours, or cannot be made, or if another process is writing to it.
     """
     out = Path(out).expanduser().resolve()
     _check_replaceable(out, overwrite, ours)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
+    make_folder(out.parent)  # first: an error shall name what the user named
+    partial = make_folder(out.with_name(f".{out.name}.partial"))
     replaced = out.with_name(f".{out.name}.replaced")
-    partial.mkdir(exist_ok=True)
-    # A lock on the folder itself ends with the process: what is not locked is a leftover.
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        _lock(lock, out)
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(shutil.rmtree, partial)
-            _empty(partial)
-            yield partial
-            on_failure.pop_all()
+    with (
+        locked(partial, f"Another process is writing to {out}: wait for it to end."),
+        contextlib.ExitStack() as on_failure,
+    ):
+        on_failure.callback(shutil.rmtree, partial, ignore_errors=True)
+        _empty(partial)
+        yield partial
         if out.exists():
             shutil.rmtree(replaced, ignore_errors=True)
-            out.rename(replaced)
-        partial.rename(out)
+        install(partial, out, replaced)
+        on_failure.pop_all()  # the next process may be writing there by now
         shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _lock(folder: int, out: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"Another process is writing to {out}: wait for it to end.") from error
 
 
 def _check_replaceable(out: Path, overwrite: bool, ours: Callable[[str], bool]) -> None:

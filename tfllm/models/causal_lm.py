@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import keras
 import keras_hub
-import numpy as np
 import tensorflow as tf
 
 from tfllm import contract, rows
 from tfllm.errors import UserError
 from tfllm.layers.dropout import step_scope
+from tfllm.models.preprocessor import require_language_model_tokenizer
 from tfllm.models.presets import require_preset, save_aside
 from tfllm.models.text_generator import TextGenerator, input_specs
 
@@ -32,6 +32,9 @@ class CausalLM(keras_hub.models.CausalLM):
 
     Returns:
         Logits, float32[b, t, v].
+
+    Raises:
+        UserError: the preprocessor's rows are longer than the backbone takes.
     """
 
     def __init__(self, backbone, preprocessor=None, seed=0, **kwargs):
@@ -43,6 +46,13 @@ class CausalLM(keras_hub.models.CausalLM):
         self._text_functions = None
         self._traced_variables = None
         self._mean_loss = keras.metrics.Mean(name="loss")
+        self._own_loss = True
+        if preprocessor is not None and preprocessor.sequence_length > backbone.max_sequence_length:
+            raise UserError(
+                f"The preprocessor makes rows of {preprocessor.sequence_length} tokens, the "
+                f"backbone takes {backbone.max_sequence_length}: give the preprocessor a smaller "
+                "sequence_length."
+            )
         super().__init__(inputs=inputs, outputs=logits, **kwargs)
 
     # Training
@@ -78,9 +88,12 @@ class CausalLM(keras_hub.models.CausalLM):
             if metric.name != "loss" or (metric is self._mean_loss) == self._own_loss
         ]
 
+    @tf.autograph.experimental.do_not_convert  # it would wrap a UserError in its own
     def preprocess_samples(self, x, y=None, sample_weight=None):
         if isinstance(x, dict):  # prepared records hold token ids already
             return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        if self.preprocessor is not None:
+            require_language_model_tokenizer(self._tokenizer(), self.backbone.vocabulary_size)
         return super().preprocess_samples(x, y, sample_weight)
 
     def train_step(self, data):
@@ -144,7 +157,8 @@ class CausalLM(keras_hub.models.CausalLM):
             )
         return self.preprocessor.tokenizer
 
-    def _text(self):
+    def text_functions(self):
+        """The `tf.function`s behind `generate`, `score`, `tokenize`, `detokenize`, by name."""
         # LoRA brings variables that a graph traced before it does not read.
         variables = [variable.path for variable in self.variables]
         if self._traced_variables != variables:
@@ -161,7 +175,7 @@ class CausalLM(keras_hub.models.CausalLM):
         return self._text_functions
 
     def _run(self, signature, *inputs):
-        outputs = self._text()[signature](*inputs)
+        outputs = self.text_functions()[signature](*inputs)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def generate(
@@ -217,40 +231,45 @@ class CausalLM(keras_hub.models.CausalLM):
         generations = rows.answers(contract.Generation, out)
         return generations[0] if isinstance(prompt, str) else generations
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[contract.Score]:
+    def score(
+        self, prompts: str | Sequence[str], completions: str | Sequence[str]
+    ) -> contract.Score | list[contract.Score]:
         """How likely each completion is after its prompt.
 
         Args:
-            prompts: May be empty strings.
+            prompts: One text or several; may be empty.
             completions: As many.
 
         Returns:
-            One `Score` per row.
-        """
-        prompts = rows.text_rows(prompts, "prompts")
-        completions = rows.text_rows(completions, "completions")
-        rows.same_number(prompts=prompts, completions=completions)
-        out = self._run(
-            contract.SCORE, tf.constant(prompts, tf.string), tf.constant(completions, tf.string)
-        )
-        return rows.answers(contract.Score, out)
+            `Score`, or a list of them if `prompts` is a list.
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without begin and end."""
-        texts = tf.constant(rows.text_rows(texts, "texts"), tf.string)
+        Raises:
+            UserError: an input has the wrong type or number.
+        """
+        columns = {
+            "prompts": rows.text_rows(prompts, "prompts"),
+            "completions": rows.text_rows(completions, "completions"),
+        }
+        rows.same_number(**columns)
+        out = self._run(contract.SCORE, *(tf.constant(c, tf.string) for c in columns.values()))
+        scores = rows.answers(contract.Score, out)
+        return scores[0] if isinstance(prompts, str) else scores
+
+    def tokenize(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
+        """Token ids of a text or of each of several, without begin and end."""
+        texts = tf.constant(rows.text_rows(text, "text"), tf.string)
         out = self._run(contract.TOKENIZE, texts)
-        return [
+        several = [
             ids[:n].tolist() for ids, n in zip(out["token_ids"], out["num_tokens"], strict=True)
         ]
+        return several[0] if isinstance(text, str) else several
 
-    def detokenize(self, token_ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each list of token ids; control tokens have none."""
-        width = max(map(len, token_ids), default=0)
-        padded = np.full((len(token_ids), width), contract.PADDING, "int32")
-        for row, ids in enumerate(token_ids):
-            padded[row, : len(ids)] = ids
-        out = self._run(contract.DETOKENIZE, tf.constant(padded))
-        return [text.decode() for text in out["text"]]
+    def detokenize(self, token_ids: Sequence[int] | Sequence[Sequence[int]]) -> str | list[str]:
+        """The text of a list of token ids, or the texts of a list of such lists."""
+        several, is_one = rows.token_rows(token_ids)
+        out = self._run(contract.DETOKENIZE, tf.constant(several, tf.int32))
+        texts = rows.plain(out["text"].tolist())
+        return texts[0] if is_one else texts
 
     # Presets
 
@@ -275,9 +294,13 @@ class CausalLM(keras_hub.models.CausalLM):
             **kwargs: For the constructor; `dtype` is the policy to load with.
 
         Raises:
-            UserError: there is no preset at that path.
+            UserError: there is no preset at that path, it is damaged or of another task.
         """
-        return super().from_preset(require_preset(preset), load_weights, **kwargs)
+        folder = require_preset(preset)
+        try:
+            return super().from_preset(folder, load_weights, **kwargs)
+        except (OSError, ValueError) as error:  # a damaged file, or a preset of another task
+            raise UserError(f"The preset {folder} cannot be loaded: {error}") from error
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

@@ -15,6 +15,7 @@ from tfllm.layers import (
 )
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
+from tfllm.models.sizes import require_sizes
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -59,7 +60,16 @@ class GPTBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
-        intermediate_dim = intermediate_dim or 4 * hidden_dim
+        if intermediate_dim is None:
+            intermediate_dim = 4 * hidden_dim
+        require_sizes(
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
+            max_sequence_length=max_sequence_length,
+        )
 
         def normal(stddev=0.02):
             return keras.initializers.RandomNormal(stddev=stddev)

@@ -8,6 +8,7 @@ from keras import ops
 from tfllm.layers import Dropout, StackedLSTM, TokenEmbedding
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
+from tfllm.models.sizes import require_sizes
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -49,6 +50,13 @@ class LSTMBackbone(keras_hub.models.Backbone):
         dtype=None,
         **kwargs,
     ):
+        require_sizes(
+            vocabulary_size=vocabulary_size,
+            num_layers=num_layers,
+            hidden_dim=hidden_dim,
+            max_sequence_length=max_sequence_length,
+        )
+
         # === Layers ===
         self.token_embedding = TokenEmbedding(
             vocabulary_size,

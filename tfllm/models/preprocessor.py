@@ -4,6 +4,9 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfllm.errors import UserError
+from tfllm.tokenizers import Tokenizer
+
 
 def language_model_inputs() -> dict[str, keras.KerasTensor]:
     """The three inputs of every language model's backbone, each int32[b, t].
@@ -15,6 +18,24 @@ def language_model_inputs() -> dict[str, keras.KerasTensor]:
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("token_ids", "segment_ids", "positions")
     }
+
+
+def require_language_model_tokenizer(tokenizer: Tokenizer, vocabulary_size: int) -> None:
+    """Refuses a tokenizer that a language model of that size cannot use.
+
+    Raises:
+        UserError: it has more tokens than the model, or no begin or end of a text.
+    """
+    if tokenizer.vocabulary_size() > vocabulary_size:
+        raise UserError(
+            f"The tokenizer has {tokenizer.vocabulary_size()} tokens, more than the model's "
+            f"vocabulary_size of {vocabulary_size}."
+        )
+    if min(tokenizer.bos_id, tokenizer.eos_id) < 0:
+        raise UserError(
+            "A language model's tokenizer needs a begin and an end token, this one has "
+            f"bos_id={tokenizer.bos_id}, eos_id={tokenizer.eos_id}."
+        )
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -61,7 +82,7 @@ class CausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
             axis=1,
         )[:, : length + 1]
         present = tf.sequence_mask(ids.row_lengths(), length + 1)  # [b, t + 1]
-        ids = ids.to_tensor(tokenizer.pad_id, shape=[None, length + 1])
+        ids = ids.to_tensor(tokenizer.padding_id, shape=[None, length + 1])
         weight = tf.cast(present[:, 1:], tf.float32)
         if sample_weight is not None:
             weight *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1, 1])

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tfllm.aside import install, make_folder
 from tfllm.errors import UserError
 
 
@@ -28,18 +29,17 @@ def save_aside(folder: str | os.PathLike, write: Callable[[str], None]) -> None:
         raise UserError(
             f"{target} exists and is no preset (it has no config.json): choose another folder."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    parent = make_folder(target.parent)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
     try:
         aside.chmod(0o755)
         write(str(aside))
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            os.replace(target, old / "preset")
-            os.replace(aside, target)
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=parent))
+            install(aside, target, replaced=old / "preset")
             shutil.rmtree(old)
         else:
-            os.replace(aside, target)
+            install(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -7,10 +7,12 @@ from tfllm import contract
 from tfllm.decoding import Sampling, StopStrings, decode
 from tfllm.decoding.loop import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
+from tfllm.models.preprocessor import require_language_model_tokenizer
 from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 # Prompts are padded to a multiple of this: every new shape builds new kernels.
 _PROMPT_MULTIPLE = 32
+_NORMALIZED = 4
 # Positions whose logits are held at once in `score`.
 _SCORED_AT_ONCE = 64
 
@@ -29,13 +31,23 @@ class TextGenerator:
     Args:
         model: A `CausalLM`.
         tokenizer: Of `tfllm.tokenizers`.
+
+    Raises:
+        UserError: the tokenizer has more tokens than the model, or no begin or end of a text.
     """
 
     def __init__(self, model, tokenizer):
+        require_language_model_tokenizer(tokenizer, model.backbone.vocabulary_size)
         self.model = model
         self.tokenizer = tokenizer
         self.context_length = model.backbone.max_sequence_length
-        self._token_bytes = tokenizer.token_bytes()
+        token_bytes = tokenizer.token_bytes()
+        # A table may have more rows than there are tokens (a multiple of 64, say).
+        unused = model.backbone.vocabulary_size - len(token_bytes)
+        self._token_bytes = token_bytes + [b""] * unused
+        # A longer text has too many tokens for sure, and tokenizing it would cost its neighbours
+        # their memory. The factor is for models that normalize, which may shorten a text.
+        self._most_bytes = _NORMALIZED * (self.context_length + 1) * max(map(len, token_bytes))
 
     def generate(
         self,
@@ -59,11 +71,14 @@ class TextGenerator:
         sampling = Sampling(
             *map(per_row, (temperature, top_k, top_p, min_p, repetition_penalty, seed))
         )
-        stop = valid_utf8_in_graph(per_row(tf.reshape(stop, [-1, contract.MAX_STOP_STRINGS])))
+        stop = tf.reshape(stop, [tf.shape(stop)[0], contract.MAX_STOP_STRINGS])
+        stop = valid_utf8_in_graph(per_row(stop))
+        prompt, huge = self._without_huge(prompt)
         prompts = self._with_begin(prompt)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         error = _first_error(
             [
+                (huge, self._huge("the prompt", self.context_length)),
                 (
                     lengths > self.context_length,
                     _too_long("the prompt", lengths, self.context_length),
@@ -103,6 +118,8 @@ class TextGenerator:
 
     def score(self, prompt, completion):
         """See `contract.GENERATOR_SIGNATURES`."""
+        prompt, huge_prompt = self._without_huge(prompt)
+        completion, huge_completion = self._without_huge(completion)
         prompts = self._with_begin(prompt)
         wanted = tf.cast(self.tokenizer.tokenize(completion), tf.int32)
         ids = tf.concat([prompts, wanted], 1)
@@ -110,7 +127,12 @@ class TextGenerator:
         # The last token is predicted, not read.
         most = self.context_length + 1
         what = "the prompt with its completion"
-        error = _first_error([(lengths > most, _too_long(what, lengths, most))])
+        error = _first_error(
+            [
+                (huge_prompt | huge_completion, self._huge(what, most)),
+                (lengths > most, _too_long(what, lengths, most)),
+            ]
+        )
         fine = error == ""
         count = tf.where(fine, tf.cast(wanted.row_lengths(), tf.int32), 0)
         lengths = tf.where(fine, lengths, 1)
@@ -137,6 +159,14 @@ class TextGenerator:
         """See `contract.GENERATOR_SIGNATURES`."""
         return {"text": self.tokenizer.detokenize(token_ids)}
 
+    def _without_huge(self, texts):
+        """Texts, "" where one cannot fit whatever its tokens are; and bool[b], where that is."""
+        huge = tf.strings.length(texts) > self._most_bytes
+        return tf.where(huge, "", texts), huge
+
+    def _huge(self, what: str, most: int) -> str:
+        return f"{what} is too long: above {self._most_bytes} bytes, the model takes {most}"
+
     def _with_begin(self, texts):
         ids = tf.cast(self.tokenizer.tokenize(texts), tf.int32)
         begin = tf.fill([tf.shape(texts)[0], 1], self.tokenizer.bos_id)
@@ -147,7 +177,7 @@ class TextGenerator:
         longest = tf.reduce_max(tf.concat([lengths, [1]], 0))
         width = tf.minimum(rounded_up(longest, _PROMPT_MULTIPLE), most)
         return ids[:, :width].to_tensor(
-            self.tokenizer.pad_id, shape=tf.stack([tf.shape(lengths)[0], width])
+            self.tokenizer.padding_id, shape=tf.stack([tf.shape(lengths)[0], width])
         )
 
     def _scores_of_next(self, ids):

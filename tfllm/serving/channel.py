@@ -74,7 +74,7 @@ class Channel:
             if attempt < self._retries:
                 time.sleep(pause)
         if code == Code.UNAVAILABLE:
-            message = f"no server answers at {self.address}: {message}"
+            message = f"{self.address} cannot answer: {message}"
         elif code == Code.DEADLINE_EXCEEDED:
             message = f"no answer from {self.address} within {timeout_s:g} s. Raise timeout_s?"
         raise ServingError(code, message)

@@ -153,11 +153,8 @@ class Client:
         timeout_s: float | None = None,
     ) -> str | list[str]:
         """The text of a list of token ids, or the texts of a list of such lists."""
-        if len(token_ids) == 0:
-            raise UserError("token_ids must not be empty: [] could be one text or a list of none.")
-        is_one = not isinstance(token_ids[0], Sequence | np.ndarray)
-        several: Any = [token_ids] if is_one else token_ids
-        inputs = {"token_ids": columns.token_rows(several)}
+        several, is_one = rows.token_rows(token_ids)
+        inputs = columns.arrays(contract.DETOKENIZE, {"token_ids": several})
         outputs = self.predict(inputs, contract.DETOKENIZE, timeout_s=timeout_s)
         texts = [value.decode() for value in outputs["text"].tolist()]
         return texts[0] if is_one else texts

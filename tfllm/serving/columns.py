@@ -21,17 +21,6 @@ def arrays(signature_name: str, columns: Mapping[str, Sequence]) -> dict[str, np
     return {field.name: tensor(columns[field.name], field.dtype, field.name) for field in fields}
 
 
-def token_rows(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Lists of token ids as int32[b, t], short ones filled with `contract.PADDING`.
-
-    Raises:
-        UserError: something that is not a list of int32.
-    """
-    longest = max((len(row) for row in rows), default=0)
-    padded = [[*row, *[contract.PADDING] * (longest - len(row))] for row in rows]
-    return tensor(padded, "int32", "token_ids").reshape(len(rows), longest)
-
-
 def tensor(value: Any, dtype: str | None, name: str) -> np.ndarray:
     """An input of any signature as an array that can be sent.
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 
 import keras
 import sentencepiece
@@ -31,6 +32,9 @@ class SentencePieceTokenizer(Tokenizer):
     choose another one than the Python package, and incomplete UTF-8 is one U+FFFD per maximal
     ill-formed part. Which of the two it is, is in the model file: ours has `escape_whitespaces`
     off, so a space is a space and "▁" is a character like others.
+
+    `decode` and `detokenize` take whole texts, from which they take the dummy prefix; the joined
+    `token_bytes` of a continuation keep the space that it begins with.
 
     The configuration holds no vocabulary: it is saved and loaded as an asset.
 
@@ -71,18 +75,23 @@ class SentencePieceTokenizer(Tokenizer):
     def token_bytes(self) -> list[bytes]:
         return self._model.token_bytes
 
-    def finish_bytes(self, raw: bytes) -> str:
-        text = super().finish_bytes(raw)
-        if self._model.escapes_spaces:
-            text = re.sub(self._model.dummy_prefix, "", text, count=1).replace(_SPACE, " ")
-        return text
+    def decode(self, token_ids: Iterable[int]) -> str:
+        if not self._model.opening:
+            return super().decode(token_ids)
+        token_ids = list(token_ids)
+        raw = self.join(self._model.token_bytes, token_ids)
+        kinds = self.join(self._model.kinds, token_ids)
+        opening = re.match(self._model.opening, kinds)
+        return self.finish_bytes(raw[opening.end() if opening else 0 :])
 
-    def finish_text(self, raw: tf.Tensor) -> tf.Tensor:
-        texts = super().finish_text(raw)
-        if self._model.escapes_spaces:
-            texts = tf.strings.regex_replace(texts, self._model.dummy_prefix, "")
-            texts = tf.strings.regex_replace(texts, _SPACE, " ")
-        return texts
+    def detokenize(self, inputs) -> tf.Tensor:
+        if not self._model.opening:
+            return super().detokenize(inputs)
+        raw = self.join_in_graph(self._model.token_bytes, inputs)
+        kinds = self.join_in_graph(self._model.kinds, inputs)
+        others = tf.strings.regex_replace(kinds, self._model.opening, "", replace_global=False)
+        dropped = tf.strings.length(kinds) - tf.strings.length(others)
+        return self.finish_text(tf.strings.substr(raw, dropped, tf.strings.length(raw)))
 
     def get_vocabulary(self) -> list[str]:
         return list(self._model.pieces)
@@ -141,13 +150,18 @@ class _Model:
         self.proto = proto
         spec = ModelProto.FromString(proto)
         self.pieces = [piece.piece for piece in spec.pieces]
-        self.token_bytes = [_bytes_of(p, spec.trainer_spec.unk_surface) for p in spec.pieces]
-        self.escapes_spaces = spec.normalizer_spec.escape_whitespaces
-        self.dummy_prefix = ""
-        if spec.normalizer_spec.remove_extra_whitespaces:
-            self.dummy_prefix = f"^{_SPACE}+"
-        elif spec.normalizer_spec.add_dummy_prefix:
-            self.dummy_prefix = f"^{_SPACE}"
+        rules = spec.normalizer_spec
+        space = _SPACE if rules.escape_whitespaces else " "
+        unknown = spec.trainer_spec.unk_surface
+        self.token_bytes = [_bytes_of(piece, unknown, space) for piece in spec.pieces]
+        # A letter for each piece that adds to a text, and which of those at the beginning of a
+        # text lose a space there, each one; "" for none.
+        self.kinds = [_kind_of(piece) for piece in spec.pieces]
+        self.opening = b""
+        if rules.escape_whitespaces and rules.remove_extra_whitespaces:
+            self.opening = b"^_*-?"
+        elif rules.escape_whitespaces and rules.add_dummy_prefix:
+            self.opening = b"^[_-]"
 
         # The operation that holds the model stands inside the function: made outside, its
         # resource would be lost with `tf.random.set_seed`, which clears the eager kernels, and
@@ -159,12 +173,21 @@ class _Model:
         self.tokenize = tokenize
 
 
-def _bytes_of(piece, unknown: str) -> bytes:
+def _bytes_of(piece, unknown: str, space: str) -> bytes:
     if piece.type == _Piece.CONTROL:
         return b""
     if piece.type == _Piece.BYTE:
         return bytes.fromhex(piece.piece[3:5])  # as in <0x0A>
-    return (unknown if piece.type == _Piece.UNKNOWN else piece.piece).encode()
+    return (unknown if piece.type == _Piece.UNKNOWN else piece.piece.replace(space, " ")).encode()
+
+
+def _kind_of(piece) -> bytes:
+    """`_` for a space alone, `-` for more that begins with one, `x` for others, or nothing."""
+    if piece.type == _Piece.CONTROL:
+        return b""
+    if not piece.piece.startswith(_SPACE):
+        return b"x"
+    return b"_" if piece.piece == _SPACE else b"-"
 
 
 def _read(path: str | os.PathLike) -> _Model:

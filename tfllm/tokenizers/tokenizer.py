@@ -3,13 +3,14 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from tfllm.aside import install, make_folder
 from tfllm.errors import UserError
 from tfllm.tokenizers.utf8 import valid_utf8, valid_utf8_in_graph
 
@@ -30,14 +31,19 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         pad_id, unk_id, bos_id, eos_id
 
     and, as for any tokenizer of KerasHub, `vocabulary_size`, `get_vocabulary`, `id_to_token`,
-    `token_to_id`, `file_assets`, `save_assets`, `load_assets`. If its text needs more than repair
-    after the tokens' bytes are joined, it extends `finish_bytes` and `finish_text`.
+    `token_to_id`, `file_assets`, `save_assets`, `load_assets`. If a whole text is not what its
+    tokens' bytes make when joined, it extends `decode` and `detokenize`.
     """
 
     # The names under which KerasHub's own preprocessors ask for the special ids.
     pad_token_id = property(lambda self: self.pad_id)
     start_token_id = property(lambda self: self.bos_id)
     end_token_id = property(lambda self: self.eos_id)
+
+    @property
+    def padding_id(self) -> int:
+        """What fills short rows: where no piece is made for it another one, as nothing reads it."""
+        return next((i for i in (self.pad_id, self.eos_id) if i >= 0), 0)
 
     def encode(self, text: str | bytes) -> list[int]:
         """The token ids of one text."""
@@ -57,11 +63,14 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids; ids outside the vocabulary add nothing."""
-        table = self.token_bytes()
-        return self.finish_bytes(b"".join(table[i] for i in token_ids if 0 <= i < len(table)))
+        return self.finish_bytes(self.join(self.token_bytes(), token_ids))
+
+    def join(self, table: Sequence[bytes], token_ids: Iterable[int]) -> bytes:
+        """The entries of the ids in a table of the vocabulary, joined."""
+        return b"".join(table[i] for i in token_ids if 0 <= i < len(table))
 
     def finish_bytes(self, raw: bytes) -> str:
-        """The text of joined `token_bytes`: valid UTF-8, whatever the ids were."""
+        """Valid UTF-8 of joined `token_bytes`, which begin and end anywhere in a text."""
         return valid_utf8(raw)
 
     def finish_text(self, raw: tf.Tensor) -> tf.Tensor:
@@ -93,17 +102,19 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         Returns:
             string[b], or a scalar for int[t].
         """
-        table = tf.constant([*self.token_bytes(), b""])  # the last one is for ids that are none
-        token_ids = inputs
-        if not isinstance(inputs, tf.RaggedTensor):
-            token_ids = tf.convert_to_tensor(inputs, dtype_hint=tf.int32)
+        return self.finish_text(self.join_in_graph(self.token_bytes(), inputs))
+
+    def join_in_graph(self, table: Sequence[bytes], token_ids) -> tf.Tensor:
+        """`join` of each row of `token_ids`, which are as `detokenize` takes them."""
+        entries = tf.constant([*table, b""])  # the last one is for ids that are none
+        if not isinstance(token_ids, tf.RaggedTensor):
+            token_ids = tf.convert_to_tensor(token_ids, dtype_hint=tf.int32)
 
         def gather(ids):
-            none = tf.cast(self.vocabulary_size(), ids.dtype)
-            return tf.gather(table, tf.where((ids >= 0) & (ids < none), ids, none))
+            none = tf.cast(len(table), ids.dtype)
+            return tf.gather(entries, tf.where((ids >= 0) & (ids < none), ids, none))
 
-        pieces = tf.ragged.map_flat_values(gather, token_ids)
-        return self.finish_text(tf.strings.reduce_join(pieces, axis=-1))
+        return tf.strings.reduce_join(tf.ragged.map_flat_values(gather, token_ids), axis=-1)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the tokenizer into a new folder, for `tfllm.tokenizers.load_tokenizer`.
@@ -112,17 +123,16 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         preset of a model with this tokenizer can be loaded in the same way.
 
         Raises:
-            UserError: if the folder exists.
+            UserError: if the folder exists, or cannot be made.
         """
         folder = os.path.abspath(folder)
         if os.path.exists(folder):
             raise UserError(f"{folder} exists: remove it, or save the tokenizer elsewhere.")
-        parent = os.path.dirname(folder)
-        os.makedirs(parent, exist_ok=True)
+        parent = make_folder(os.path.dirname(folder))
         with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=parent) as aside:
             written = os.path.join(aside, "tokenizer")
             self.save_to_preset(written)
-            os.rename(written, folder)
+            install(written, folder)
 
     @classmethod
     def from_preset(cls, preset, config_file="tokenizer.json", **kwargs):

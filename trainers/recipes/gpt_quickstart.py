@@ -18,7 +18,7 @@ def recipe():
             "dropout": 0.1,
         },
         global_batch=8,
-        steps=300,
+        steps=500,
         optimizer=Optimizer(peak_learning_rate=3e-3, warmup_steps=30),
         validate_every=100,
         validation_steps=10,

@@ -12,7 +12,7 @@ def recipe():
         family="lstm",
         model={"num_layers": 1, "hidden_dim": 256, "dropout": 0.1},
         global_batch=8,
-        steps=300,
+        steps=500,
         optimizer=Optimizer(peak_learning_rate=5e-3, warmup_steps=30),
         validate_every=100,
         validation_steps=10,

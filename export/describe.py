@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfllm import contract
+from tfllm import contract, rows
 from tfllm.errors import UserError
 
 
@@ -70,11 +70,12 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _signature(signature) -> dict[str, Any]:
     def tensor(name, info):
         described = {
-            "dtype": types_pb2.DataType.Name(info.dtype).removeprefix("DT_").lower(),
+            "dtype": tf.as_dtype(info.dtype).name,
             "shape": [dim.size for dim in info.tensor_shape.dim],
         }
         if name in signature.defaults:
-            described["optional"] = True
+            default = tf.make_ndarray(signature.defaults[name]).tolist()
+            described["default"] = rows.plain(default)
         return described
 
     return {

@@ -14,7 +14,11 @@ def test_our_export_is_described_from_its_files(exported_gpt):
     assert set(found["signatures"]) == set(contract.GENERATOR_SIGNATURES)
     generate = found["signatures"]["generate"]
     assert generate["inputs"]["prompt"] == {"dtype": "string", "shape": [-1]}
-    assert generate["inputs"]["stop"] == {"dtype": "string", "shape": [-1, 4], "optional": True}
+    assert generate["inputs"]["stop"] == {
+        "dtype": "string",
+        "shape": [-1, 4],
+        "default": [["", "", "", ""]],
+    }
     assert generate["outputs"]["num_tokens"] == {"dtype": "int32", "shape": [-1]}
     assert {"SentencepieceTokenizeOp", "While"} <= set(found["ops"])
     size = sum(f.stat().st_size for f in exported_gpt.rglob("*") if f.is_file())
@@ -31,8 +35,8 @@ def test_a_foreign_saved_model_is_described_too(tmp_path):
     assert found["metadata"] == {}
     assert found["signatures"] == {
         "serving_default": {
-            "inputs": {"x": {"dtype": "float", "shape": [-1, 3]}},
-            "outputs": {"y": {"dtype": "float", "shape": [-1, 3]}},
+            "inputs": {"x": {"dtype": "float32", "shape": [-1, 3]}},
+            "outputs": {"y": {"dtype": "float32", "shape": [-1, 3]}},
         }
     }
     assert "Mul" in found["ops"]
