@@ -105,11 +105,12 @@ def token_rows(token_ids: Sequence) -> tuple[list[list[int]], bool]:
     """
     if len(token_ids) == 0:
         raise UserError("token_ids must not be empty: [] could be one text or a list of none.")
-    is_one = isinstance(token_ids[0], numbers.Integral)
+    is_one = not hasattr(token_ids[0], "__len__")
     several = [list(ids) for ids in ([token_ids] if is_one else token_ids)]
     for ids in several:
         for number in ids:
-            if not isinstance(number, numbers.Integral) or not -(2**31) <= number < 2**31:
+            whole = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+            if not whole or not -(2**31) <= number < 2**31:
                 raise UserError(f"token_ids must be whole numbers of 32 bits, got {number!r}.")
     longest = max(map(len, several))
     return [ids + [contract.PADDING] * (longest - len(ids)) for ids in several], is_one

@@ -61,6 +61,17 @@ def test_a_preset_can_be_loaded_in_another_precision_or_without_its_weights(mode
     assert np.abs(fresh.trainable_variables[0] - model.trainable_variables[0]).max() > 0.1
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_preset_of_mixed_training_loads_as_float32(new_model, policy, tmp_path):
+    model = new_model("gpt", num_layers=1, hidden_dim=8, dtype=policy)
+    model.save_to_preset(tmp_path / "lm")
+    for load in (CausalLM.from_preset, keras_hub.models.CausalLM.from_preset):
+        again = load(str(tmp_path / "lm"))
+        assert again.backbone.dtype_policy.name == "float32"
+        for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_newer_preset_replaces_the_older_one(new_model, tmp_path):
     for vocabulary in (400, 500):
         model = new_model("gpt", num_layers=1, hidden_dim=8, vocabulary_size=vocabulary)

@@ -199,10 +199,10 @@ def test_tokens_go_there_and_back(echo):
         (lambda c: c.score(["a"], ["b", "c"]), "One row needs one of each, got 1 prompt, 2 compl"),
         (lambda c: c.tokenize(3), "text must be a str or a list of them, got int"),
         (lambda c: c.detokenize([]), "token_ids must not be empty"),
-        (lambda c: c.detokenize([1.5]), "token_ids must hold int32 values"),
-        (lambda c: c.detokenize([2**31]), "token_ids must hold int32 values"),
-        (lambda c: c.detokenize([True]), "token_ids must hold int32 values"),
-        (lambda c: c.detokenize([[[1], [2, 3]]]), "token_ids must hold int32 values"),
+        (lambda c: c.detokenize([1.5]), "token_ids must be whole numbers of 32 bits"),
+        (lambda c: c.detokenize([2**31]), "token_ids must be whole numbers of 32 bits"),
+        (lambda c: c.detokenize([True]), "token_ids must be whole numbers of 32 bits"),
+        (lambda c: c.detokenize([[[1], [2, 3]]]), "token_ids must be whole numbers of 32 bits"),
     ],
 )
 def test_arguments_that_cannot_be_sent_are_refused_before_sending(call, words):

@@ -10,7 +10,7 @@ from tfllm import contract, rows
 from tfllm.errors import UserError
 from tfllm.layers.dropout import step_scope
 from tfllm.models.preprocessor import require_language_model_tokenizer
-from tfllm.models.presets import require_preset, save_aside
+from tfllm.models.presets import compute_in_float32, require_preset, save_aside
 from tfllm.models.text_generator import TextGenerator, input_specs
 
 
@@ -280,9 +280,12 @@ class CausalLM(keras_hub.models.CausalLM):
             preset_dir: The folder; an older preset there is replaced.
             max_shard_size: Gigabytes of one file of weights at most.
         """
-        save_aside(preset_dir, lambda aside: super(CausalLM, self).save_to_preset(
-            aside, max_shard_size=max_shard_size
-        ))  # fmt: skip
+
+        def write(aside):
+            super(CausalLM, self).save_to_preset(aside, max_shard_size=max_shard_size)
+            compute_in_float32(aside)
+
+        save_aside(preset_dir, write)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):

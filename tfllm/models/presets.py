@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -46,6 +47,20 @@ def save_aside(folder: str | os.PathLike, write: Callable[[str], None]) -> None:
 
 def _entries(target: Path):
     return target.iterdir() if target.is_dir() else [target]
+
+
+def compute_in_float32(folder: str | os.PathLike) -> None:
+    """Takes the mixed precision of training out of a preset's configuration.
+
+    A mixed policy says how to compute; what is stored is float32 all the same. KerasHub's
+    `from_preset` refuses a preset that names one ("Invalid dtype: mixed_bfloat16").
+
+    Args:
+        folder: A preset that is being written.
+    """
+    for path in Path(folder).glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub('"mixed_b?float16"', '"float32"', text), encoding="utf-8")
 
 
 def require_preset(folder: str | os.PathLike) -> str:
