@@ -79,3 +79,7 @@ def test_the_python_blocks_run_in_order(capsys):
         exec(compile(block, "README.md", "exec"), names)
     assert names["answer"][0].finish_reason in ("stop", "length")
     assert "Score(" in capsys.readouterr().out
+
+
+def test_no_number_is_still_to_be_filled_in():
+    assert set(re.findall(r"\b[A-Z]+_[A-Z]+\b", README)) == {"MODEL_NAME"}
