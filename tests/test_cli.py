@@ -30,6 +30,7 @@ WRONG = {
         ["serve", "a", "--host", "::", "--server", "tensorflow_model_server"],
         "every address",
     ),
+    "a quickstart in a file": (["quickstart", "--folder", __file__], "is no folder"),
     "a version that is not there": (["inspect", "models/x/1"], "No SavedModel in models/x/1"),
 }
 

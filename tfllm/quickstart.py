@@ -10,7 +10,7 @@ from typing import Any
 from tfllm.errors import UserError
 
 PROMPT = "The following example"
-SAMPLING = {"max_new_tokens": 40, "temperature": 0.7, "top_k": 40, "seed": 1}
+SAMPLING: dict[str, Any] = {"max_new_tokens": 40, "temperature": 0.7, "top_k": 40, "seed": 1}
 _RECIPES = {"gpt": "gpt_quickstart", "lstm": "lstm_quickstart"}
 _MARK = ".tfllm-quickstart"  # says that a folder is ours to empty
 
@@ -56,7 +56,7 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
     _say("5. Serving, and calling over gRPC")
     with Server({name: str(base) for name, base in bases.items()}, port=0) as server:
         server.wait_until_available()
-        answers = {}
+        answers: dict[str, Any] = {}
         for family in bases:
             with Client(f"127.0.0.1:{server.port}", family) as client:
                 answers[family] = client.generate(PROMPT, **SAMPLING)
@@ -64,7 +64,7 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
         "prompt": PROMPT,
         "text": answers["gpt"].text,
         "text_lstm": answers["lstm"].text,
-        "bits_per_byte": {name: round(r.bits_per_byte, 4) for name, r in results.items()},
+        "bits_per_byte": {name: r.bits_per_byte for name, r in results.items()},
         "models": {name: str(base) for name, base in bases.items()},
         "tensorboard": [result.tensorboard for result in results.values()],
         "next": [
@@ -77,6 +77,8 @@ def quickstart(folder: str | os.PathLike, settings: Sequence[str] = ()) -> dict[
 
 def _emptied(folder: Path) -> Path:
     mark = folder / _MARK
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder: choose another --folder.")
     if folder.exists() and not mark.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds something else: choose another --folder.")
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,26 +2,25 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from tfllm.contract import Score
 from tfllm.errors import UserError
 
 
 class Scorer(Protocol):
     """A `CausalLM` or a `Client`: both answer the same calls."""
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Score]:
-        """One `Score` per row."""
+    def score(self, prompts: list[str], completions: list[str]) -> Any:
+        """A list of one `Score` per row."""
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text."""
+    def tokenize(self, texts: list[str], /) -> Any:
+        """A list of the token ids of each text."""
 
-    def detokenize(self, token_ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each list of token ids."""
+    def detokenize(self, token_ids: list[list[int]]) -> Any:
+        """A list of the texts of the lists of token ids."""
 
 
 class Perplexity(NamedTuple):
@@ -71,7 +70,8 @@ def perplexity(
     pieces = _pieces(scorer, texts, context_length // 2)
     progress = tqdm(desc="scoring", unit="B", unit_scale=True, disable=None)
     while batch := [piece for _, piece in zip(range(batch_size), pieces, strict=False)]:
-        for (_, piece), score in zip(batch, scorer.score(*zip(*batch, strict=True)), strict=True):
+        before, here = map(list, zip(*batch, strict=True))
+        for piece, score in zip(here, scorer.score(before, here), strict=True):
             if score.error:
                 raise UserError(
                     f"The model refused a piece of half of {context_length} tokens: {score.error}. "
