@@ -1,6 +1,6 @@
 """Bits per byte of held-out text: a GPT and an LSTM after some minutes of training, beside xz.
 
-    python benchmarks/bits_per_byte.py TEXT… --minutes 10 --out /tmp/bits
+    python benchmarks/bits_per_byte.py TEXT… --minutes 10 --out bits
 
 Prints one JSON line. The models' number covers every byte of the validation documents and the ends
 of the documents; xz's is what `xz -9e` needs for the validation text when it follows the training
