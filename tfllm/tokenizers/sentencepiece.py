@@ -12,7 +12,6 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[att
 
 from tfllm.errors import UserError
 from tfllm.tokenizers.tokenizer import Tokenizer
-from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 _ASSET = "vocabulary.spm"
 _SPACE = "\u2581"  # what SentencePiece writes for a space, unless the model says otherwise
@@ -168,7 +167,7 @@ class _Model:
         # every SavedModel would have to track it.
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def tokenize(texts):
-            return tf_text.SentencepieceTokenizer(proto).tokenize(valid_utf8_in_graph(texts))
+            return tf_text.SentencepieceTokenizer(proto).tokenize(texts)
 
         self.tokenize = tokenize
 

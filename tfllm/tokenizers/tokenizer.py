@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfllm.aside import install, make_folder
 from tfllm.errors import UserError
+from tfllm.tokenizers.added_tokens import AddedToken, tokenize_around
 from tfllm.tokenizers.utf8 import valid_utf8, valid_utf8_in_graph
 
 
@@ -24,8 +25,8 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     A subclass gives
 
-        tokenize_rows(texts)   string[b] to ragged int32[b, None], by operations of the stock
-                               server: those of TensorFlow and of TF-Text
+        tokenize_rows(texts)   string[b], valid UTF-8, to ragged int32[b, None], by operations of
+                               the stock server: those of TensorFlow and of TF-Text
         token_bytes()          list of bytes, one per id: what the id adds to the bytes of a
                                text, b"" for control pieces
         pad_id, unk_id, bos_id, eos_id
@@ -33,7 +34,31 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
     and, as for any tokenizer of KerasHub, `vocabulary_size`, `get_vocabulary`, `id_to_token`,
     `token_to_id`, `file_assets`, `save_assets`, `load_assets`. If a whole text is not what its
     tokens' bytes make when joined, it extends `decode` and `detokenize`.
+
+    Args:
+        added_tokens: Strings that are one token each wherever they stand in a text, before the
+            rest is read: `AddedToken`s, or sequences of their fields.
+        begins_with_bos: Whether a language model reads `bos_id` before each prompt; if not, it
+            does so only where the prompt is empty.
+        **kwargs: Of `keras.layers.Layer`.
     """
+
+    def __init__(self, added_tokens=(), begins_with_bos=True, **kwargs):
+        super().__init__(**kwargs)
+        self._added_tokens = tuple(AddedToken(*token) for token in added_tokens)
+        self.begins_with_bos = begins_with_bos
+
+    @property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """Strings that are recognised in a text."""
+        return self._added_tokens
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "added_tokens": [list(token) for token in self.added_tokens],
+            "begins_with_bos": self.begins_with_bos,
+        }
 
     # The names under which KerasHub's own preprocessors ask for the special ids.
     pad_token_id = property(lambda self: self.pad_id)
@@ -57,7 +82,7 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         """
         rows = [valid_utf8(text).encode() for text in texts]
         with tf.init_scope():
-            ragged = self.tokenize_rows(tf.constant(rows, tf.string, shape=[len(rows)]))
+            ragged = self._token_ids(tf.constant(rows, tf.string, shape=[len(rows)]))
         token_ids, splits = ragged.values.numpy().tolist(), ragged.row_splits.numpy().tolist()
         return [token_ids[start:end] for start, end in pairwise(splits)]
 
@@ -89,8 +114,11 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         texts = tf.convert_to_tensor(inputs, tf.string)
         if texts.shape.rank not in (0, 1):
             raise UserError(f"tokenize takes a string or string[b]; got shape {texts.shape}.")
-        token_ids = self.tokenize_rows(tf.reshape(texts, [-1]))
+        token_ids = self._token_ids(valid_utf8_in_graph(tf.reshape(texts, [-1])))
         return token_ids if texts.shape.rank else token_ids.values
+
+    def _token_ids(self, texts):
+        return tokenize_around(self.added_tokens, texts, self.tokenize_rows)
 
     def detokenize(self, inputs) -> tf.Tensor:
         """Texts of token ids, always valid UTF-8.
