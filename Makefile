@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: quickstart test dev lint types compatibility dist clean
+.PHONY: quickstart test dev lint types parity compatibility dist clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/tfllm quickstart
@@ -21,6 +21,12 @@ lint: dev
 
 types: dev
 	$(BIN)/mypy
+
+# Against the libraries that our answers must equal: torch and transformers, which nothing else here
+# needs. Makes random checkpoints anew.
+parity: dev
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .[parity]
+	$(BIN)/python -m pytest tests/parity
 
 # The whole test suite under the older of the two TensorFlows that are supported.
 compatibility:

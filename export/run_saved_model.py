@@ -5,10 +5,12 @@ it proves holds on a server that has nothing else:
 
     python run_saved_model.py FOLDER < requests.json > answers.json
 
-Requests: a list of {"signature": name, "inputs": {name: {"dtype": …, "values": nested lists}}}.
+Requests: a list of {"signature": name, "inputs": {name: {"dtype": …, "values": nested lists}}};
+values of dtype "base64" are strings that are no text.
 Answers: for each one {output name: nested lists}, strings decoded as UTF-8.
 """
 
+import base64
 import json
 import sys
 
@@ -18,6 +20,8 @@ import tensorflow_text  # noqa: F401 - registers its ops, which the stock server
 
 
 def array(dtype, values):
+    if dtype == "base64":
+        return np.array([base64.b64decode(value) for value in values], object)
     return np.array(values, tf.as_dtype(dtype).as_numpy_dtype)
 
 

@@ -3,25 +3,27 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfllm import contract, rows
 from tfllm._version import __version__
 from tfllm.errors import UserError
-from tfllm.export.check import Request, compare, run_in_fresh_process
-from tfllm.export.signatures import generator_signatures
+from tfllm.export.check import compare, run_in_fresh_process
 from tfllm.export.versions import publish
 from tfllm.export.warmup import write_warmup
-from tfllm.models import CausalLM, TextGenerator
+from tfllm.models import TextFunctions, TextTask, build
 
 
 def for_serving(
-    model: CausalLM,
+    model: TextTask,
     base: str | os.PathLike,
     *,
     source: str = "",
     check_python: str | None = None,
+    **options: Any,
 ) -> Path:
     """Writes a model as the next version under `base`, checked against the live model.
 
@@ -35,6 +37,7 @@ def for_serving(
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means
             this one.
+        **options: Of the task: `beams`, the width of a generator's beam search.
 
     Returns:
         The version folder.
@@ -43,56 +46,47 @@ def for_serving(
         UserError: the model cannot be exported, or `base` is no folder for versions.
         CheckFailed: the export answers differently from the live model.
     """
-    if not isinstance(model, CausalLM) or model.preprocessor is None:
+    if not isinstance(model, TextTask) or model.preprocessor is None:
         raise UserError(
-            "for_serving takes a language model of tfllm.models with its preprocessor (as "
-            f"`from_preset` returns it), got {type(model).__name__}."
+            "for_serving takes a model of tfllm.models with its preprocessor (as `from_preset` "
+            f"returns it), got {type(model).__name__}."
         )
-    text = TextGenerator(model, model.preprocessor.tokenizer)
-    signatures = generator_signatures(text)
+    try:
+        text = model.text(**options)
+    except TypeError:
+        raise UserError(f"A {type(model).__name__} has no option {', '.join(options)}.") from None
+    functions = build(text)
     # The graph holds on to the weights, not to the optimizer's state.
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    requests = _requests(model)
+    requests = text.requests()
 
     def write(folder: Path) -> None:
-        tf.saved_model.save(module, str(folder), signatures=signatures)
-        write_warmup(folder, [(name, _tensors(name, inputs)) for name, inputs in requests])
-        _write_metadata(folder, model, source)
-        live = [_answer(model, name, inputs) for name, inputs in requests]
+        tf.saved_model.save(module, str(folder), signatures=functions)
+        _name_methods(folder / "saved_model.pb", text)
+        write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
+        _write_metadata(folder, text, source)
+        live = [_answer(text, functions, name, inputs) for name, inputs in requests]
         compare(requests, live, run_in_fresh_process(folder, requests, check_python))
 
     return publish(Path(base), write)
 
 
-def _requests(model: CausalLM) -> list[Request]:
-    """What the check asks and a server warms up with: every signature, ragged rows, a bad row."""
-    tokenizer = model.preprocessor.tokenizer
-    # Text of the model's own vocabulary, so that short and long prompts exist in any language.
-    ids = range(tokenizer.vocabulary_size() // 2, tokenizer.vocabulary_size())
-    some = tokenizer.decode(list(ids)[: min(12, model.backbone.max_sequence_length // 4)])
-    too_long = some * model.backbone.max_sequence_length
-    prompts = ["", some, some[:1]]
-    return [
-        (contract.SERVING_DEFAULT, {"prompt": [some]}),
-        (contract.GENERATE, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
-        (
-            contract.GENERATE,
-            {"prompt": prompts, "temperature": [1.0], "seed": [7], "max_new_tokens": [8]},
-        ),
-        (contract.SCORE, {"prompt": ["", some, too_long], "completion": [some, some[:3], "x"]}),
-        (contract.TOKENIZE, {"text": ["", some]}),
-        (contract.DETOKENIZE, {"token_ids": [[*tokenizer.encode(some)[:3], contract.PADDING]]}),
-    ]
+def _name_methods(path: Path, text: TextFunctions) -> None:
+    """Says which call each signature answers; TensorFlow writes Predict into all of them."""
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for name, signature in text.signatures.items():
+        saved_model.meta_graphs[0].signature_def[name].method_name = signature.method
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def _tensors(signature_name: str, inputs: dict) -> dict[str, tf.Tensor]:
+def _tensors(text: TextFunctions, signature_name: str, inputs: dict) -> dict[str, tf.Tensor]:
     """Every input of the signature, given or its default, at the number of rows of the first.
 
     A server that batches refuses inputs of unequal rows, and a warm-up record that fails stops the
     load.
     """
-    fields = contract.GENERATOR_SIGNATURES[signature_name].inputs
+    fields = text.signatures[signature_name].inputs
     num_rows = len(inputs[fields[0].name])
 
     def column(field):
@@ -102,27 +96,24 @@ def _tensors(signature_name: str, inputs: dict) -> dict[str, tf.Tensor]:
     return {field.name: tf.constant(column(field), field.dtype) for field in fields}
 
 
-def _answer(model: CausalLM, signature_name: str, inputs: dict) -> dict[str, list]:
-    """What the live model says, through the functions that its own methods call."""
-    if signature_name == contract.SERVING_DEFAULT:
-        signature_name = contract.GENERATE
-    function = model.text_functions()[signature_name]
-    outputs = function(**_tensors(signature_name, inputs))
+def _answer(text: TextFunctions, functions, signature_name: str, inputs: dict) -> dict[str, list]:
+    """What the live model says."""
+    outputs = functions[signature_name](**_tensors(text, signature_name, inputs))
     return {name: rows.plain(tensor.numpy().tolist()) for name, tensor in outputs.items()}
 
 
-def _write_metadata(folder: Path, model: CausalLM, source: str) -> None:
-    tokenizer = model.preprocessor.tokenizer
+def _write_metadata(folder: Path, text: TextFunctions, source: str) -> None:
+    model, tokenizer = text.model, text.tokenizer
     metadata = {
-        "task": "causal_lm",
+        "task": text.task,
         "model": type(model).__name__,
-        "context_length": model.backbone.max_sequence_length,
         "vocabulary_size": tokenizer.vocabulary_size(),
         "tokenizer": type(tokenizer).__name__,
         "precision": model.backbone.dtype_policy.compute_dtype,
         "source": source,
         "tfllm": __version__,
         "tensorflow": tf.__version__,
+        **text.metadata(),
     }
     path = folder / contract.METADATA_FILE
     path.parent.mkdir(exist_ok=True)

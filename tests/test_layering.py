@@ -12,12 +12,13 @@ FOLDERS = {
     "tfllm.export": ROOT / "export",
 }
 
-LEAVES = {"contract", "errors", "_version", "rows", "aside"}
+LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls"}
 MAY_IMPORT = {
     "contract": set(),
     "errors": set(),
     "_version": set(),
     "rows": set(),
+    "calls": set(),
     "aside": set(),
     "layers": set(),
     "decoding": {"layers"},
@@ -26,13 +27,24 @@ MAY_IMPORT = {
     "models": {"layers", "decoding", "tokenizers", "optimizers"},
     "data": {"tokenizers"},
     "evaluators": {"models", "data"},
+    "huggingface": {"models", "decoding", "tokenizers", "layers"},
     "serving": set(),
     "trainers": {"models", "data", "evaluators", "optimizers"},
     "export": {"models", "decoding"},
     "quickstart": {"data", "trainers", "export", "serving", "models"},
-    "cli": {"data", "trainers", "export", "serving", "models", "evaluators", "quickstart"},
+    "cli": {
+        "data",
+        "trainers",
+        "export",
+        "serving",
+        "models",
+        "evaluators",
+        "quickstart",
+        "from_huggingface",
+        "from_preset",
+    },
     "__main__": {"cli"},
-    "__init__": {"models"},
+    "__init__": {"models", "huggingface"},
 }
 
 

@@ -9,14 +9,28 @@ from typing import TYPE_CHECKING, Any
 from tfllm._version import __version__
 
 if TYPE_CHECKING:
-    from tfllm.models import CausalLM
+    from tfllm.huggingface import from_huggingface, from_preset, to_huggingface
+    from tfllm.models import (
+        CausalLM,
+        MaskedLM,
+        Seq2SeqLM,
+        SpanQA,
+        TextClassifier,
+        TextEmbedder,
+    )
 
-_HOMES = {"CausalLM": "tfllm.models"}
+_TASKS = ("CausalLM", "MaskedLM", "Seq2SeqLM", "SpanQA", "TextClassifier", "TextEmbedder")
+_HOMES = dict.fromkeys(_TASKS, "tfllm.models") | {
+    "from_huggingface": "tfllm.huggingface",
+    "from_preset": "tfllm.huggingface",
+    "to_huggingface": "tfllm.huggingface",
+}
 _PACKAGES = (
     "data",
     "decoding",
     "evaluators",
     "export",
+    "huggingface",
     "layers",
     "models",
     "optimizers",
@@ -25,7 +39,18 @@ _PACKAGES = (
     "trainers",
 )
 
-__all__ = ["CausalLM", "__version__"]
+__all__ = [
+    "CausalLM",
+    "MaskedLM",
+    "Seq2SeqLM",
+    "SpanQA",
+    "TextClassifier",
+    "TextEmbedder",
+    "__version__",
+    "from_huggingface",
+    "from_preset",
+    "to_huggingface",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,9 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tfllm.errors import UserError
@@ -62,6 +64,48 @@ def locked(folder: str | os.PathLike[str], busy: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def write_folder(
+    folder: str | os.PathLike[str],
+    write: Callable[[str], None],
+    kind: str,
+    is_one: Callable[[Path], bool],
+) -> None:
+    """Lets `write` fill a folder beside `folder`, which then takes its place.
+
+    A kill while `write` works leaves the old folder as it was. Folders cannot be exchanged in one
+    step: a kill between the two renames leaves the old one beside, in `.NAME-old-…/replaced`.
+
+    Args:
+        folder: Where it shall be; an older one of the same kind there is replaced.
+        write: Called with the path to write into.
+        kind: What is written, for the refusal: "preset".
+        is_one: Whether a folder that is there and not empty is of this kind.
+
+    Raises:
+        UserError: there is something at `folder` that is not of this kind.
+    """
+    target = Path(folder)
+    entries = target.iterdir() if target.is_dir() else [target]
+    if target.exists() and any(entries) and not is_one(target):
+        raise UserError(
+            f"{target} exists and is no {kind} (it has no config.json of one): choose another "
+            "folder."
+        )
+    parent = make_folder(target.parent)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
+    try:
+        aside.chmod(0o755)
+        write(str(aside))
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=parent))
+            install(aside, target, replaced=old / "replaced")
+            shutil.rmtree(old)
+        else:
+            install(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def install(

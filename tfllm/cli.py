@@ -7,6 +7,7 @@ or input, 1 a failure. TensorFlow is imported inside the commands, so that help 
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -64,6 +65,8 @@ def _scorer(args) -> Iterator[tuple[Any, int]]:
     endpoint = _endpoint(args.target)
     if not endpoint or Path(args.target).exists():
         model = _load(args.target)
+        if not hasattr(model, "score"):
+            raise UserError(f"{args.target} holds a {type(model).__name__}, which scores no text.")
         yield model, _given(args.context_length, model.backbone.max_sequence_length)
         return
     from tfllm.evaluators import served_context_length
@@ -79,16 +82,42 @@ def _given(value, default):
 
 
 def generate(args) -> dict[str, Any]:
+    from tfllm.calls import GeneratorCalls
+
     model = _load(args.preset)
-    generations = model.generate(args.prompt, stop=args.stop or (), **_sampling(args))
-    return {"generations": [generation._asdict() for generation in generations]}
+    if not isinstance(model, GeneratorCalls):
+        raise UserError(f"{args.preset} holds a {type(model).__name__}, which writes no text.")
+    return _generations(model, args)
+
+
+def _generations(model, args) -> dict[str, Any]:
+    found = model.generate(args.prompt, stop=args.stop or (), **_sampling(args))
+    if args.num_return_sequences not in (None, 1):
+        return {"generations": [[each._asdict() for each in several] for several in found]}
+    return {"generations": [generation._asdict() for generation in found]}
+
+
+def import_(args) -> dict[str, Any]:
+    from tfllm import from_huggingface
+
+    model = from_huggingface(args.folder)
+    model.save_to_preset(args.preset)
+    return {
+        "preset": args.preset,
+        "model": type(model).__name__,
+        "weights": sum(math.prod(variable.shape) for variable in model.weights),
+        "tokenizer": type(model.preprocessor.tokenizer).__name__,
+    }
 
 
 def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
     model = _load(args.preset, dtype=args.precision)
-    version = for_serving(model, args.to, source=args.preset, check_python=args.check_python)
+    options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
+    version = for_serving(
+        model, args.to, source=args.preset, check_python=args.check_python, **options
+    )
     return {"version": str(version), "precision": args.precision}
 
 
@@ -123,15 +152,17 @@ def call(args) -> dict[str, Any]:
 
 
 def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
-    if signature not in ("generate", "score"):
+    if signature not in ("generate", "beam_search", "score"):
         raise UserError(f"{signature} takes no --prompt: give --inputs JSON.")
     if not args.prompt:
         raise UserError("Give --prompt TEXT, or --inputs JSON for any signature.")
     if signature == "score":
         scores = client.score(args.prompt, args.completion or [])
         return {"scores": [score._asdict() for score in scores]}
-    generations = client.generate(args.prompt, stop=args.stop or (), **_sampling(args))
-    return {"generations": [generation._asdict() for generation in generations]}
+    if signature == "beam_search":
+        beams = client.beam_search(args.prompt, max_new_tokens=args.max_new_tokens)
+        return {"beams": [each._asdict() for each in beams]}
+    return _generations(client, args)
 
 
 def inspect(args) -> dict[str, Any]:
@@ -147,9 +178,9 @@ def quickstart(args) -> dict[str, Any]:
 
 
 def _load(preset: str, **kwargs):
-    from tfllm.models import CausalLM
+    from tfllm import from_preset
 
-    return CausalLM.from_preset(preset, **kwargs)
+    return from_preset(preset, **kwargs)
 
 
 def _endpoint(text: str) -> re.Match | None:
@@ -173,13 +204,14 @@ def _plain(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 _SAMPLING = {
-    "max_new_tokens": (int, "new tokens at most (default 64)"),
-    "temperature": (float, "0 = the best token each time (default)"),
+    "max_new_tokens": (int, "new tokens at most (default: the model's, else 64)"),
+    "temperature": (float, "0 = the best token each time (default, unless the model's is another)"),
     "top_k": (int, "sample among the k best tokens; 0 = off"),
     "top_p": (float, "sample among the fewest tokens that reach this probability; 1 = off"),
     "min_p": (float, "sample among tokens this times as probable as the best; 0 = off"),
     "repetition_penalty": (float, "divides the scores of tokens seen before; 1 = off"),
     "seed": (int, "of the sample (default 0)"),
+    "num_return_sequences": (int, "answers per prompt, with the seeds seed, seed + 1, …"),
 }
 
 
@@ -203,7 +235,8 @@ def _parser() -> argparse.ArgumentParser:  # one parser in one place
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def verb(function, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(function.__name__, help=text, description=text)
+        name = function.__name__.rstrip("_")
+        added = verbs.add_parser(name, help=text, description=text)
         added.set_defaults(function=function)
         return added
 
@@ -211,7 +244,9 @@ def _parser() -> argparse.ArgumentParser:  # one parser in one place
     p.add_argument("texts", nargs="*", metavar="TEXT", help="files, folders, globs; .gz, .jsonl")
     p.add_argument("--out", required=True, help="the folder to write")
     p.add_argument("--embedded", action="store_true", help="use the corpus that Python carries")
-    p.add_argument("--tokenizer", default="sentencepiece", help="sentencepiece, or a path")
+    p.add_argument(
+        "--tokenizer", default="sentencepiece", help="sentencepiece, wordpiece, byte_bpe, or a path"
+    )
     p.add_argument("--vocabulary-size", type=int, default=8000)
     p.add_argument("--model-type", choices=["unigram", "bpe"], default="unigram")
     p.add_argument("--sequence-length", type=int, default=256)
@@ -238,10 +273,15 @@ def _parser() -> argparse.ArgumentParser:  # one parser in one place
     p.add_argument("preset")
     _add_sampling(p)
 
+    p = verb(import_, "a checkpoint of Hugging Face to a preset")
+    p.add_argument("folder", help="with config.json, the weights and the tokenizer's files")
+    p.add_argument("preset", help="the folder to write")
+
     p = verb(export, "writes a preset as the next version of a served model")
     p.add_argument("preset")
     p.add_argument("--to", required=True, help="the folder that a server watches, as models/gpt")
     p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    p.add_argument("--beams", type=int, help="of beam_search (default: the model's, else 4)")
     p.add_argument("--check-python", help="interpreter that checks, as one with TensorFlow 2.20")
 
     p = verb(serve, "serves exports over gRPC until it is stopped")

@@ -17,6 +17,12 @@ GENERATE = "generate"
 SCORE = "score"
 TOKENIZE = "tokenize"
 DETOKENIZE = "detokenize"
+BEAM_SEARCH = "beam_search"
+CLASSIFY = "classify"
+CLASSIFY_EXAMPLES = "classify_examples"
+FILL_MASK = "fill_mask"
+EMBED = "embed"
+ANSWER = "answer"
 
 # What a row's `finish_reason` says: the model ended the text or a stop string came; the limit of
 # tokens or the model's context was reached; or "error: " and the reason.
@@ -49,10 +55,11 @@ class Field(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """Inputs (the required ones first) and outputs of one signature."""
+    """Inputs (the required ones first) and outputs of one signature, and the call it answers."""
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+    method: str = "tensorflow/serving/predict"
 
 
 _GENERATED = (
@@ -73,17 +80,31 @@ SAMPLING = (
     Field("stop", "string", (MAX_STOP_STRINGS,), default=("",) * MAX_STOP_STRINGS),
 )
 
-# What a text generator exports.
-GENERATOR_SIGNATURES = {
-    SERVING_DEFAULT: Signature((Field("prompt", "string"),), _GENERATED),
+_ERROR = Field("error", "string")
+
+# Every signature that there is. The defaults of a generator's settings may be other ones in an
+# export whose checkpoint says so.
+SIGNATURES = {
     GENERATE: Signature((Field("prompt", "string"), *SAMPLING), _GENERATED),
+    BEAM_SEARCH: Signature(
+        (
+            Field("prompt", "string"),
+            Field("max_new_tokens", "int32", default=64),
+            Field("length_penalty", "float32", default=1.0),
+        ),
+        (
+            Field("text", "string", (None,)),
+            Field("score", "float32", (None,)),
+            Field("finish_reason", "string", (None,)),
+        ),
+    ),
     SCORE: Signature(
         (Field("prompt", "string"), Field("completion", "string")),
         (
             Field("logprob", "float32"),
             Field("num_tokens", "int32"),
             Field("is_greedy", "bool"),
-            Field("error", "string"),
+            _ERROR,
         ),
     ),
     TOKENIZE: Signature(
@@ -94,7 +115,61 @@ GENERATOR_SIGNATURES = {
         (Field("token_ids", "int32", (None,)),),
         (Field("text", "string"),),
     ),
+    CLASSIFY: Signature(
+        (Field("text", "string"), Field("text_pair", "string", default="")),
+        (
+            Field("label", "string"),
+            Field("score", "float32"),
+            Field("labels", "string", (None,)),
+            Field("scores", "float32", (None,)),
+            _ERROR,
+        ),
+    ),
+    # The names are those that TensorFlow Serving's Classify call looks for.
+    CLASSIFY_EXAMPLES: Signature(
+        (Field("inputs", "string"),),
+        (Field("classes", "string", (None,)), Field("scores", "float32", (None,))),
+        method="tensorflow/serving/classify",
+    ),
+    FILL_MASK: Signature(
+        (Field("text", "string"),),
+        (
+            Field("token", "string", (None,)),
+            Field("score", "float32", (None,)),
+            Field("text", "string", (None,)),
+            _ERROR,
+        ),
+    ),
+    EMBED: Signature((Field("text", "string"),), (Field("embedding", "float32", (None,)), _ERROR)),
+    ANSWER: Signature(
+        (Field("question", "string"), Field("context", "string")),
+        (
+            Field("answer", "string"),
+            Field("score", "float32"),
+            Field("start", "int32"),
+            Field("end", "int32"),
+            _ERROR,
+        ),
+    ),
 }
+
+
+def signatures_of(*names: str) -> dict[str, Signature]:
+    """A task's table: those signatures, and the first with its required inputs as the default."""
+    first = SIGNATURES[names[0]]
+    required = tuple(field for field in first.inputs if field.default is None)
+    return {
+        SERVING_DEFAULT: Signature(required, first.outputs),
+        **{name: SIGNATURES[name] for name in names},
+    }
+
+
+# What the exports of each task have.
+GENERATOR_SIGNATURES = signatures_of(GENERATE, BEAM_SEARCH, SCORE, TOKENIZE, DETOKENIZE)
+CLASSIFIER_SIGNATURES = signatures_of(CLASSIFY, CLASSIFY_EXAMPLES, TOKENIZE, DETOKENIZE)
+MASKED_LM_SIGNATURES = signatures_of(FILL_MASK, TOKENIZE, DETOKENIZE)
+EMBEDDER_SIGNATURES = signatures_of(EMBED, TOKENIZE, DETOKENIZE)
+SPAN_QA_SIGNATURES = signatures_of(ANSWER, TOKENIZE, DETOKENIZE)
 
 
 class Generation(NamedTuple):
@@ -127,4 +202,83 @@ class Score(NamedTuple):
     logprob: float
     num_tokens: int
     is_greedy: bool
+    error: str
+
+
+class Beams(NamedTuple):
+    """One row's answer of `beam_search`: continuations, the best first.
+
+    Attributes:
+        text: The continuations.
+        score: Of each: summed log-probability divided by its number of tokens to the power of the
+            length penalty.
+        finish_reason: Of each.
+    """
+
+    text: list[str]
+    score: list[float]
+    finish_reason: list[str]
+
+
+class Classification(NamedTuple):
+    """One row's answer of `classify`.
+
+    Attributes:
+        label: The most probable label; "" with an error.
+        score: Its probability.
+        labels: All labels of the model, in its order.
+        scores: Their probabilities.
+        error: "" when fine.
+    """
+
+    label: str
+    score: float
+    labels: list[str]
+    scores: list[float]
+    error: str
+
+
+class MaskFill(NamedTuple):
+    """One row's answer of `fill_mask`: tokens for the first mask, the most probable first.
+
+    Attributes:
+        token: The tokens.
+        score: Their probabilities.
+        text: The text with each of them in place of the mask.
+        error: "" when fine.
+    """
+
+    token: list[str]
+    score: list[float]
+    text: list[str]
+    error: str
+
+
+class Embedding(NamedTuple):
+    """One row's answer of `embed`.
+
+    Attributes:
+        embedding: A vector of unit length, zeros with an error.
+        error: "" when fine.
+    """
+
+    embedding: list[float]
+    error: str
+
+
+class Answer(NamedTuple):
+    """One row's answer of `answer`.
+
+    Attributes:
+        answer: The part of the context that answers; "" if none does.
+        score: Its probability.
+        start: Where it begins in the context, in Unicode code points.
+        end: Where it ends, exclusive.
+        error: "" when fine.
+    """
+
+    answer: str
+    score: float
+    start: int
+    end: int
     error: str

@@ -5,13 +5,13 @@ the contract it needs nothing but the standard library.
 """
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tfllm import contract
 from tfllm.errors import UserError
 
-Row = TypeVar("Row", contract.Generation, contract.Score)
+Row = TypeVar("Row", bound=tuple)
 
 
 def text_rows(value: str | Sequence[str], name: str) -> list[str]:
@@ -44,33 +44,43 @@ def same_number(**columns: Sequence) -> None:
         raise UserError(f"One row needs one of each, got {found}.")
 
 
-def sampling_columns(
-    num_rows: int, stop: str | Sequence[str] | Sequence[Sequence[str]] = (), **settings: Any
+def setting_columns(
+    signature: str, num_rows: int, settings: Mapping[str, Any], defaults: Callable[[], Mapping]
 ) -> dict[str, list]:
-    """The inputs of `generate` after the prompt, one value per row.
+    """The inputs of a signature that have defaults, one value per row.
 
     Args:
+        signature: Its name in the contract.
         num_rows: Of the request.
-        stop: Up to four strings that end the text, for all rows; or a list of such lists, one per
-            row.
-        **settings: Each a number for all rows, or a list or array of one per row; what is left out
-            gets the contract's default.
+        settings: Each a value for all rows, or a list or array of one per row. `stop` is up to
+            four strings that end the text, for all rows; or a list of such lists, one per row.
+        defaults: Asked for one row's values of the settings that are left out or None.
 
     Raises:
         UserError: a list of another length, a value of another type, an unknown setting.
     """
-    fields = {field.name: field for field in contract.SAMPLING if field.name != "stop"}
+    fields = {
+        field.name: field
+        for field in contract.SIGNATURES[signature].inputs
+        if field.default is not None
+    }
     for name in settings:
         if name not in fields:
-            raise UserError(f"No setting {name!r}: there are {', '.join(fields)} and stop.")
-    columns = {
-        name: _column(field, settings.get(name, field.default), num_rows)
-        for name, field in fields.items()
-    }
-    return {**columns, "stop": _stops(stop, num_rows)}
+            raise UserError(f"No setting {name!r}: there are {', '.join(fields)}.")
+
+    def column(name, value):
+        field = fields[name]
+        return _stops(value, num_rows) if field.shape else _column(field, value, num_rows)
+
+    columns = {n: column(n, value) for n, value in settings.items() if value is not None}
+    if len(columns) < len(fields):
+        left_out = defaults()
+        columns |= {n: column(n, left_out[n]) for n in fields if n not in columns}
+    return columns
 
 
 def _stops(stop: Any, num_rows: int) -> list[list[str]]:
+    stop = [text for text in stop if text] if isinstance(stop, tuple) else stop
     per_row = isinstance(stop, list | tuple) and any(isinstance(s, list | tuple) for s in stop)
     rows = [text_rows(texts, "stop") for texts in (stop if per_row else [stop] * num_rows)]
     if len(rows) != num_rows:
@@ -84,8 +94,12 @@ def _stops(stop: Any, num_rows: int) -> list[list[str]]:
 def _column(field: contract.Field, value: Any, num_rows: int) -> list:
     value = value.tolist() if hasattr(value, "tolist") else value  # arrays and their scalars
     values = list(value) if isinstance(value, list | tuple) else [value] * num_rows
+    if field.dtype == "string":
+        values = text_rows(values, field.name)
     if len(values) != num_rows:
         raise UserError(f"{field.name} has {len(values)} values for {num_rows} rows.")
+    if field.dtype == "string":
+        return values
     whole = field.dtype.startswith("int")
     kind = numbers.Integral if whole else numbers.Real
     for number in values:
@@ -120,13 +134,13 @@ def answers(row: type[Row], columns: Mapping[str, Any]) -> list[Row]:
     """Rows of an answer.
 
     Args:
-        row: `Generation` or `Score`; its fields name the columns.
+        row: A class of the contract, as `Generation`; its fields name the columns.
         columns: Arrays with `.tolist()`, one value per row; texts as bytes.
 
     Returns:
         One typed row each.
     """
-    lists = [columns[field].tolist() for field in row._fields]
+    lists = [columns[field].tolist() for field in row._fields]  # type: ignore[attr-defined]
     return [row(*map(plain, values)) for values in zip(*lists, strict=True)]
 
 

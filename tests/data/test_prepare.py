@@ -239,3 +239,17 @@ def test_a_tokenizer_without_padding_pads_with_a_token_it_has(texts, tmp_path):
     *_, (token_ids, segment_ids) = rows_of(tmp_path / "out", "train")
     padding = {t for t, s in zip(token_ids, segment_ids, strict=True) if s == 0}
     assert padding == {tokenizer.eos_id}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("wordpiece", "WordPieceTokenizer"), ("byte_bpe", "BytePairTokenizer")],
+)
+def test_a_tokenizer_of_each_kind_can_be_trained(texts, tmp_path, kind, expected):
+    meta = data.prepare(texts, tmp_path / "out", tokenizer=kind, vocabulary_size=400)
+    assert meta["tokenizer"] == expected
+    assert meta["vocabulary_size"] <= 400
+    found = Records(tmp_path / "out").tokenizer
+    assert type(found).__name__ == expected
+    ids, _ = next(rows_of(tmp_path / "out", "train"))
+    assert ids[0] == found.bos_id

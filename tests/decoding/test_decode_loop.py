@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Sampling, StopStrings, decode
+from tfllm.decoding import Rules, Sampling, StopStrings, decode
 
 END, PAD = 3, 0
 
 
 class Table:
     """After token i come the logits `table[i]`; keeps what it was asked."""
-
-    end_token_id = END
 
     def __init__(self, table):
         self.table = tf.constant(table, tf.float32)
@@ -33,7 +31,7 @@ def run(model, prompt, lengths, limit, penalty=1.0):
     stops = StopStrings(tf.fill([rows, 1], ""), tf.fill([model.table.shape[0]], "x"))
     decoded = decode(
         model, tf.constant(prompt), tf.constant(lengths),
-        limit=tf.constant(limit), sampling=off, stops=stops,
+        limit=tf.constant(limit), rules=Rules((END,)), sampling=off, stops=stops,
     )  # fmt: skip
     ids = decoded.token_ids.numpy()
     return [ids[row, :n].tolist() for row, n in enumerate(decoded.num_tokens.numpy())]

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.models import TextGenerator
 
 PROMPTS = [
     "one two",
@@ -190,9 +189,10 @@ def test_a_model_in_mixed_precision_knows_its_texts_too(request, new_model, kind
 @pytest.mark.parametrize("kind", ["gpt", "lstm"])
 def test_zero_rows_give_zero_rows(new_model, kind):
     model = new_model(kind, num_layers=1, hidden_dim=8)
-    text = TextGenerator(model, model.preprocessor.tokenizer)
+    text = model.text()
     signatures = {
         contract.GENERATE: text.generate,
+        contract.BEAM_SEARCH: text.beam_search,
         contract.SCORE: text.score,
         contract.TOKENIZE: text.tokenize,
         contract.DETOKENIZE: text.detokenize,

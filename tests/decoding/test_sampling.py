@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Sampling
-from tfllm.decoding.sampling import choose
+from tfllm.decoding import Rules, Sampling
+from tfllm.decoding import sampling as module
 
 VOCABULARY, DRAWS = 12, 4000
 SETTINGS = [
@@ -28,6 +28,16 @@ SETTINGS = [
 ]
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 HISTORY = [3, 5, 3, 0]
+
+
+FREE = Rules((0,))
+
+
+def choose(logits, rows, history, step, rules=FREE, limit=99):
+    def restrict(scores):
+        return rules.restrict(scores, step, tf.fill(tf.shape(scores)[:1], limit))
+
+    return module.choose(logits, rows, history=history, step=step, restrict=restrict)
 
 
 def softmax(scores):
@@ -152,3 +162,28 @@ def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it()
     together = chosen([0, 1, 2, 3, 4])
     assert chosen([4, 2, 0]) == [together[i] for i in (4, 2, 0)]
     assert [chosen([i])[0] for i in range(5)] == together
+
+
+def test_the_rules_say_what_may_be_said_and_when():
+    logits = tf.constant([[0.0, 3.0, 2.0, 1.0, 0.5]] * 2)
+    greedy, warm = {"temperature": 0.0}, {"temperature": 0.01}
+    rows, history = sampling([greedy, warm], [1, 2]), tf.zeros([2, 1], tf.int32)
+
+    def said(step, **rules):
+        chosen = choose(logits, rows, history, step, Rules((1, 2), **rules), limit=6)
+        one, other = chosen.numpy()
+        assert one == other
+        return one
+
+    assert said(0) == 1
+    assert said(0, suppressed_token_ids=(1, 3)) == 2
+    assert [said(step, min_new_tokens=2) for step in (0, 1, 2)] == [3, 3, 1]
+    assert [said(step, forced_first_token_id=4) for step in (0, 1)] == [4, 1]
+    assert [said(step, forced_last_token_id=4) for step in (4, 5, 6)] == [1, 4, 1]
+    # A forced token is said even where it is suppressed.
+    assert said(0, forced_first_token_id=4, suppressed_token_ids=(4,)) == 4
+
+
+def test_any_of_several_tokens_ends_a_text():
+    ends = Rules((3, 5)).ends(tf.constant([[3, 4], [5, 0]]))
+    assert ends.numpy().tolist() == [[True, False], [True, False]]

@@ -4,7 +4,6 @@ import pytest
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.models import TextGenerator
 
 KNOWN = " 🙂 wave 👋 party 🎉 done"  # what follows "smile"
 
@@ -120,8 +119,8 @@ def test_what_the_settings_may_be_at_their_edges(gpt):
     assert [answer.text for answer in answers[1:4]] == [best] * 3
 
 
-def test_bytes_that_are_no_text_are_answered_in_valid_utf8(gpt, tokenizer):
-    text = TextGenerator(gpt, tokenizer)
+def test_bytes_that_are_no_text_are_answered_in_valid_utf8(gpt):
+    text = gpt.text()
     defaults = {
         field.name: tf.constant([field.default], field.dtype) for field in contract.SAMPLING
     }

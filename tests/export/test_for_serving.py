@@ -40,8 +40,8 @@ def test_an_export_that_answers_otherwise_is_not_published(small, tmp_path, inte
     assert list((tmp_path / "lm").iterdir()) == []
 
 
-def test_only_language_models_with_a_preprocessor_are_exported(new_model, tmp_path):
-    words = r"takes a language model of tfllm.models with its preprocessor .* got "
+def test_only_models_with_a_preprocessor_are_exported(new_model, tmp_path):
+    words = r"takes a model of tfllm.models with its preprocessor .* got "
     with pytest.raises(UserError, match=f"{words}str"):
         for_serving("runs/gpt/preset", tmp_path / "lm")
     bare = new_model("gpt", preprocessor=False, num_layers=1, hidden_dim=8)

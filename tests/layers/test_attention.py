@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.layers import MultiHeadAttention, causal_mask, prefix_mask, step_scope
+from tfllm.layers import MultiHeadAttention, causal_mask, padding_mask, prefix_mask, step_scope
 
 WIDTH, HEADS = 12, 3
 
@@ -138,3 +138,27 @@ def test_bfloat16_is_close_to_float32(attention, x):
     y = low(x, causal_mask(7))
     assert y.dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(y, tf.float32), attention(x, causal_mask(7)), atol=0.1)
+
+
+def test_a_memory_that_was_projected_before_is_read_as_the_memory_itself(attention, x):
+    memory = tf.random.stateless_normal([2, 9, 12], [5, 6])
+    mask = padding_mask(np.arange(9) < np.array([[9], [4]]))
+    projected = attention.project(memory)
+    expected = attention(x[:2], mask, memory=memory)
+    np.testing.assert_allclose(attention(x[:2], mask, memory=projected), expected, atol=1e-6)
+
+
+def test_several_rows_read_one_memory_that_was_projected_before(attention):
+    memory = tf.random.stateless_normal([2, 9, 12], [5, 6])
+    mask = padding_mask(np.arange(9) < np.array([[9], [4]]))
+    rows = tf.random.stateless_normal([6, 2, 12], [7, 8])
+    found = attention(rows, mask, memory=attention.project(memory))
+    expected = attention(rows, tf.repeat(mask, 3, 0), memory=tf.repeat(memory, 3, 0))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_query_may_have_an_initializer_of_its_own(x):
+    attention = MultiHeadAttention(HEADS, kernel_initializer="ones", query_initializer="zeros")
+    attention(x)
+    means = [np.mean(part.kernel) for part in (attention.query, attention.key, attention.value)]
+    assert means == [0, 1, 1]

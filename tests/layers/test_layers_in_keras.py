@@ -33,21 +33,40 @@ CASES = {
         ),
         {"x": FLOATS},
     ),
+    "gated_feed_forward": (
+        lambda **k: layers.GatedFeedForward(12, "silu", dropout=0.1, use_bias=False, **k),
+        {"x": FLOATS},
+    ),
     "linear": (lambda **k: layers.Linear(3, activation="tanh", **k), {"inputs": FLOATS}),
     "lstm": (lambda **k: layers.LSTM(4, **k), {"x": FLOATS}),
     "stacked_lstm": (lambda **k: layers.StackedLSTM(2, 4, dropout=0.1, **k), {"x": FLOATS}),
     "segment_mask": (lambda **k: layers.SegmentMask(**k), {"segment_ids": IDS}),
+    "padding_mask": (lambda **k: layers.PaddingMask(causal=True, **k), {"present": IDS}),
+    "counted_positions": (lambda **k: layers.Positions(**k), {"token_ids": IDS}),
     "positions": (lambda **k: layers.PositionEmbedding(9, 4, **k), {"positions": IDS}),
     "sinusoidal": (lambda **k: layers.SinusoidalPositions(4, **k), {"positions": IDS}),
     "relative": (
         lambda **k: layers.RelativePositionBias(
-            2, num_buckets=8, max_distance=20, bidirectional=True, **k
+            2,
+            num_buckets=8,
+            max_distance=20,
+            bidirectional=True,
+            embeddings_initializer="ones",
+            **k,
         ),
         {"query_positions": IDS, "key_positions": IDS},
     ),
     "encoder": (
         lambda **k: layers.EncoderBlock(
-            2, 12, dropout=0.1, activation="relu", norm_first=False, layer_norm_epsilon=0.1, **k
+            2,
+            12,
+            dropout=0.1,
+            attention_dropout=0.2,
+            activation_dropout=0.3,
+            activation="relu",
+            norm_first=False,
+            layer_norm_epsilon=0.1,
+            **k,
         ),
         {"x": FLOATS},
     ),

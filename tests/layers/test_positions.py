@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.layers import PositionEmbedding, RelativePositionBias, SinusoidalPositions
+from tfllm.layers import (
+    PositionEmbedding,
+    Positions,
+    RelativePositionBias,
+    SinusoidalPositions,
+)
 
 
 def test_a_learned_position_is_a_row_of_the_table():
@@ -19,6 +24,17 @@ def test_sinusoidal_positions_are_sines_then_cosines_of_falling_frequency():
         [math.sin(p), math.sin(p / 100), math.cos(p), math.cos(p / 100)] for p in (0, 1, 50)
     ]
     np.testing.assert_allclose(y[0], expected, atol=1e-6)
+
+
+def test_sinusoidal_positions_are_exact_far_away():
+    y = SinusoidalPositions(64)(tf.constant([[4999]]))[0, 0].numpy()
+    angles = [4999 / 10_000 ** (2 * i / 64) for i in range(32)]
+    expected = [*map(math.sin, angles), *map(math.cos, angles)]
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+
+
+def test_positions_count_from_zero_whatever_the_tokens():
+    assert Positions()(tf.constant([[7, 7, 7], [1, 2, 3]])).numpy().tolist() == [[0, 1, 2]]
 
 
 def test_sinusoidal_positions_of_odd_width_are_refused():
@@ -71,3 +87,17 @@ def test_a_relative_bias_is_the_entry_of_head_and_bucket():
         for key in range(6):
             bucket = t5_bucket(key - query, False, 8, 20)
             np.testing.assert_array_equal(bias[row, :, 0, key], table[bucket])
+
+
+def test_a_bucket_is_the_same_in_a_graph():
+    # A graph multiplies by the reciprocal of a constant that eager TensorFlow divides by.
+    layer = RelativePositionBias(2, num_buckets=128, max_distance=100)
+    distance = tf.range(-200, 200)
+    graph = tf.function(layer.buckets, autograph=False)
+    np.testing.assert_array_equal(graph(distance), layer.buckets(distance))
+    assert layer.buckets(tf.constant([-80])).numpy().tolist() == [96]
+
+
+def test_buckets_without_a_distance_for_them_are_refused():
+    with pytest.raises(ValueError, match="max_distance must be above the exact buckets"):
+        RelativePositionBias(2, num_buckets=32, max_distance=16)

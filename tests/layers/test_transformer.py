@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.layers import DecoderBlock, EncoderBlock, causal_mask, padding_mask, prefix_mask
+from tfllm.layers import (
+    DecoderBlock,
+    EncoderBlock,
+    GatedFeedForward,
+    causal_mask,
+    padding_mask,
+    prefix_mask,
+)
 
 WIDTH, HEADS, INNER, EPSILON = 8, 2, 12, 1e-3
 
@@ -130,3 +137,19 @@ def test_the_matrices_that_write_to_the_residual_stream_have_an_initializer_of_t
         "memory_attention/output/kernel",
         "feed_forward/outer/kernel",
     }
+
+
+def test_a_gated_network_multiplies_by_its_activated_gate(x):
+    network = randomized(GatedFeedForward(INNER, "relu", use_bias=False), x.shape)
+    gate, inner, outer = (
+        layer.kernel.numpy() for layer in (network.gate, network.inner, network.outer)
+    )
+    expected = (np.maximum(x.numpy() @ gate, 0) * (x.numpy() @ inner)) @ outer
+    np.testing.assert_allclose(network(x), expected, atol=1e-4)
+
+
+def test_dropout_inside_the_network_is_one_of_its_own(x):
+    block = randomized(EncoderBlock(HEADS, INNER, activation_dropout=0.5), x.shape)
+    assert block.feed_forward.dropout == 0.5
+    assert block.attention.dropout == 0
+    assert np.abs(block(x, training=True) - block(x)).max() > 1e-3

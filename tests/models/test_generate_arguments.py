@@ -47,9 +47,9 @@ def test_a_wrong_argument_of_generate_is_named(gpt, arguments, words):
 
 
 def test_as_many_completions_as_prompts(gpt):
-    with pytest.raises(UserError, match="One row needs one of each, got 2 prompts, 1 completions"):
+    with pytest.raises(UserError, match="One row needs one of each, got 2 prompt, 1 completion"):
         gpt.score(["a", "b"], ["c"])
-    with pytest.raises(UserError, match="completions must be a str or a list of them, got int"):
+    with pytest.raises(UserError, match="completion must be a str or a list of them, got int"):
         gpt.score(["a"], 1)
 
 

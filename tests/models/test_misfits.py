@@ -12,7 +12,6 @@ from tfllm.models import (
     GPTCausalLM,
     GPTCausalLMPreprocessor,
     LSTMBackbone,
-    TextGenerator,
 )
 
 
@@ -85,7 +84,7 @@ def test_a_preset_with_damaged_weights_is_refused(small, tokenizer, tmp_path):
 
 
 def test_a_huge_prompt_is_refused_before_it_is_tokenized(gpt, tokenizer, monkeypatch):
-    text, seen = TextGenerator(gpt, tokenizer), []
+    text, seen = gpt.text(), []
 
     def watched(_, texts):
         seen.append(texts)
@@ -100,8 +99,8 @@ def test_a_huge_prompt_is_refused_before_it_is_tokenized(gpt, tokenizer, monkeyp
     assert max(len(x) for texts in seen for x in texts.numpy()) < 10
 
 
-def test_stops_of_another_width_fail_rather_than_reach_other_rows(gpt, tokenizer):
-    text = TextGenerator(gpt, tokenizer)
+def test_stops_of_another_width_fail_rather_than_reach_other_rows(gpt):
+    text = gpt.text()
     settings = (tf.constant([x]) for x in (1, 0.0, 0, 1.0, 0.0, 1.0))
     with pytest.raises(tf.errors.InvalidArgumentError):
         text.generate(

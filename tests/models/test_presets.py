@@ -89,11 +89,14 @@ def test_an_empty_folder_becomes_the_preset(tmp_path):
 
 def test_a_folder_that_is_no_preset_is_not_replaced(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"exists and is no preset \(it has no config.json\)"):
+    with pytest.raises(UserError, match=r"exists and is no preset \(it has no config.json of one"):
         model.save_to_preset(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UserError, match="thesis.tex exists and is no preset"):
         model.save_to_preset(tmp_path / "thesis.tex")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')  # of Hugging Face
+    with pytest.raises(UserError, match="exists and is no preset"):
+        model.save_to_preset(tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_preset_and_nothing_else(tmp_path):
@@ -106,11 +109,12 @@ def test_a_write_that_fails_leaves_the_old_preset_and_nothing_else(tmp_path):
 
         return into
 
-    save_aside(tmp_path / "preset", write("old"))
+    old = '{"registered_name": "old"}'
+    save_aside(tmp_path / "preset", write(old))
     with pytest.raises(OSError, match="No space left"):
         save_aside(tmp_path / "preset", write("new"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["preset"]
-    assert (tmp_path / "preset" / "config.json").read_text() == "old"
+    assert (tmp_path / "preset" / "config.json").read_text() == old
 
 
 @pytest.mark.parametrize("name", ["nowhere/preset", "gpt2", "hf://openai-community/gpt2"])

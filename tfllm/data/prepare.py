@@ -24,6 +24,12 @@ from tfllm.errors import UserError
 from tfllm.tokenizers import Tokenizer
 
 SENTENCEPIECE = "sentencepiece"
+# What can be trained here, by the name that asks for it.
+_TRAINERS: dict[str, Callable[..., Tokenizer]] = {
+    SENTENCEPIECE: tokenizers.train_sentencepiece,
+    "wordpiece": tokenizers.train_wordpiece,
+    "byte_bpe": tokenizers.train_byte_pair,
+}
 
 _BATCH_BYTES = 1 << 20
 _OUR_FILES = (META_FILE, VALIDATION_FILE, TOKENIZER_FOLDER, "*.tfrecord", "*.index")
@@ -57,10 +63,10 @@ def prepare(  # noqa: PLR0913 - one keyword per option of the command
     Args:
         sources: Paths, folders and globs; see `read_documents` for what is a document.
         out: The folder to write.
-        tokenizer: None or "sentencepiece" to train one on the training split; or a tokenizer, or
-            the path of one.
+        tokenizer: "sentencepiece" (which None means), "wordpiece" or "byte_bpe" to train one on
+            the training split; or a tokenizer, or the path of one.
         vocabulary_size: Of the tokenizer to train.
-        model_type: Of the tokenizer to train: `unigram` or `bpe`.
+        model_type: Of the SentencePiece to train: `unigram` or `bpe`.
         sequence_length: Inputs, and targets, of a row; at least 8.
         validation_fraction: Share of the documents to hold out, in [0, 1).
         document_bytes: The size from which a blank line ends a document, in UTF-8 bytes.
@@ -94,7 +100,8 @@ def prepare(  # noqa: PLR0913 - one keyword per option of the command
     with new_folder(out, overwrite=overwrite, ours=_is_ours) as folder:
         made = _make_tokenizer(tokenizer, read, validation_fraction, vocabulary_size, model_type)
         made.save(folder / TOKENIZER_FOLDER)
-        skips = Skips(log=tokenizer not in (None, SENTENCEPIECE))  # else the first pass did
+        trained = tokenizer is None or tokenizer in _TRAINERS
+        skips = Skips(log=not trained)  # else the first pass did
         documents = unique(read(skips, "tokenizing"), skips)
         splits = _write_splits(folder, documents, made, sequence_length, validation_fraction)
         if not splits["train"]["rows"]:
@@ -134,13 +141,12 @@ def _make_tokenizer(
     """The tokenizer given, or loaded, or trained in a first pass over the documents."""
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
-    if tokenizer is None or tokenizer == SENTENCEPIECE:
-        return tokenizers.train_sentencepiece(
-            _training_texts(read, validation_fraction),
-            vocabulary_size=vocabulary_size,
-            model_type=model_type,
-        )
-    return tokenizers.load_tokenizer(tokenizer)
+    tokenizer = SENTENCEPIECE if tokenizer is None else tokenizer
+    if tokenizer not in _TRAINERS:
+        return tokenizers.load_tokenizer(tokenizer)
+    options = {"model_type": model_type} if tokenizer == SENTENCEPIECE else {}
+    texts = _training_texts(read, validation_fraction)
+    return _TRAINERS[tokenizer](texts, vocabulary_size=vocabulary_size, **options)
 
 
 def _training_texts(read: _Read, validation_fraction: float) -> Iterator[str]:

@@ -1,7 +1,18 @@
 """The one decode loop, in the graph, for live models and exports alike."""
 
-from tfllm.decoding.loop import Decoded, decode
+from tfllm.decoding.beams import Beams, beam_search
+from tfllm.decoding.loop import Decodable, Decoded, decode
+from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling
 from tfllm.decoding.stopping import StopStrings
 
-__all__ = ["Decoded", "Sampling", "StopStrings", "decode"]
+__all__ = [
+    "Beams",
+    "Decodable",
+    "Decoded",
+    "Rules",
+    "Sampling",
+    "StopStrings",
+    "beam_search",
+    "decode",
+]

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling, choose
 from tfllm.decoding.stopping import StopStrings
 
@@ -13,9 +14,7 @@ _PREFIX = 64
 
 
 class Decodable(Protocol):
-    """What the loop asks of a model."""
-
-    end_token_id: int
+    """What the loop asks of a model. A state is any nest of tensors with dimension 0 = rows."""
 
     def prefill(self, token_ids, lengths, capacity) -> tuple[tf.Tensor, Any]:
         """int32[b, t], int32[b], int32 -> logits float32[b, v] after each row's last, state."""
@@ -55,7 +54,14 @@ def rounded_up(x, multiple: int = _PREFIX) -> tf.Tensor:
 
 
 def decode(
-    model: Decodable, prompt, lengths, *, limit, sampling: Sampling, stops: StopStrings
+    model: Decodable,
+    prompt,
+    lengths,
+    *,
+    limit,
+    rules: Rules,
+    sampling: Sampling,
+    stops: StopStrings,
 ) -> Decoded:
     """Continues every prompt until all rows have ended.
 
@@ -65,6 +71,7 @@ def decode(
             behind them is not looked at.
         lengths: int32[b], tokens of each prompt.
         limit: int32[b], new tokens of each row at most; 0 = none.
+        rules: What may be said when, and what ends a text.
         sampling: Settings per row.
         stops: Stop strings per row.
 
@@ -83,7 +90,13 @@ def decode(
 
     def emit(rows: _Rows, logits, step) -> _Rows:
         running = active(rows, step)
-        token = choose(logits, sampling, tf.concat([history, rows.tokens], 1), step)
+        token = choose(
+            logits,
+            sampling,
+            history=tf.concat([history, rows.tokens], 1),
+            step=step,
+            restrict=lambda scores: rules.restrict(scores, step, limit),
+        )
         chosen = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, -1)
         tail, hit = stops.extend(rows.tail, token)
         column = tf.range(longest)[None] == step
@@ -92,7 +105,7 @@ def decode(
             last=token,
             count=rows.count + tf.cast(running, tf.int32),
             logprob=rows.logprob + tf.where(running, chosen, 0.0),
-            stopped=rows.stopped | (running & (hit | (token == model.end_token_id))),
+            stopped=rows.stopped | (running & (hit | rules.ends(token))),
             tail=tail,
         )
 

@@ -1,5 +1,6 @@
 """How the next token is chosen: greedy or sampled, per row."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -32,25 +33,29 @@ class Sampling(NamedTuple):
     seed: tf.Tensor
 
 
-def choose(logits, sampling: Sampling, history, step) -> tf.Tensor:
+def choose(
+    logits, sampling: Sampling, *, history, step, restrict: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
     """The next token of each row.
 
-    Settings apply in the order of `transformers`: penalty, temperature, top-k, top-p, min-p.
+    Settings apply in the order of `transformers`: penalty, rules, temperature, top-k, top-p, min-p.
 
     Args:
         logits: float32[b, v].
         sampling: Settings per row.
         history: int32[b, n], the row's tokens so far, for the repetition penalty; repeats are fine.
         step: int32 scalar, the index of the new token.
+        restrict: Scores float32[b, v] to scores, minus infinity for what may not be said.
 
     Returns:
         int32[b].
     """
     logits = tf.cond(
         tf.reduce_any(sampling.repetition_penalty != 1.0),
-        lambda: _penalized(logits, sampling.repetition_penalty, history),
+        lambda: penalized(logits, sampling.repetition_penalty, history),
         lambda: logits,
     )
+    logits = restrict(logits)
     best = tf.argmax(logits, -1, output_type=tf.int32)
     sampled = sampling.temperature > 0
     return tf.cond(
@@ -60,7 +65,7 @@ def choose(logits, sampling: Sampling, history, step) -> tf.Tensor:
     )
 
 
-def _penalized(logits, penalty, history):
+def penalized(logits, penalty, history):
     seen = tf.gather(logits, history, batch_dims=1)  # [b, n]
     penalty = penalty[:, None]
     seen = tf.where(seen < 0, seen * penalty, seen / penalty)

@@ -1,14 +1,21 @@
 """Keras layers of the Transformer and of the LSTM."""
 
+from tfllm.layers.activations import activation_of, gelu_tanh
 from tfllm.layers.attention import MultiHeadAttention
 from tfllm.layers.cache import KVCache
-from tfllm.layers.dropout import Dropout, step_scope
+from tfllm.layers.dropout import Dropout, step_scope, uniform_of_step
 from tfllm.layers.embedding import TokenEmbedding
-from tfllm.layers.feed_forward import FeedForward
+from tfllm.layers.feed_forward import FeedForward, GatedFeedForward
+from tfllm.layers.initializers import Normal, TruncatedNormal, given_weights
 from tfllm.layers.linear import Linear
 from tfllm.layers.lstm import LSTM, LSTMState, StackedLSTM
-from tfllm.layers.masks import SegmentMask, causal_mask, padding_mask, prefix_mask
-from tfllm.layers.positions import PositionEmbedding, RelativePositionBias, SinusoidalPositions
+from tfllm.layers.masks import PaddingMask, SegmentMask, causal_mask, padding_mask, prefix_mask
+from tfllm.layers.positions import (
+    PositionEmbedding,
+    Positions,
+    RelativePositionBias,
+    SinusoidalPositions,
+)
 from tfllm.layers.transformer import DecoderBlock, EncoderBlock
 
 __all__ = [
@@ -17,18 +24,27 @@ __all__ = [
     "Dropout",
     "EncoderBlock",
     "FeedForward",
+    "GatedFeedForward",
     "KVCache",
     "LSTMState",
     "Linear",
     "MultiHeadAttention",
+    "Normal",
+    "PaddingMask",
     "PositionEmbedding",
+    "Positions",
     "RelativePositionBias",
     "SegmentMask",
     "SinusoidalPositions",
     "StackedLSTM",
     "TokenEmbedding",
+    "TruncatedNormal",
+    "activation_of",
     "causal_mask",
+    "gelu_tanh",
+    "given_weights",
     "padding_mask",
     "prefix_mask",
     "step_scope",
+    "uniform_of_step",
 ]

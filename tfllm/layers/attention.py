@@ -24,13 +24,15 @@ class MultiHeadAttention(keras.layers.Layer):
         use_bias: Whether the four projections add a bias.
         scale: Factor of the scores; None means d ** -0.5 (T5 uses 1).
         kernel_initializer: Of the query, key and value projections.
+        query_initializer: Of the query projection, if it has another one.
         output_initializer: Of the output projection; None means `kernel_initializer`.
 
     Call arguments:
         x: float[b, t, m], the new positions.
         attention_mask: bool[b or 1, t or 1, s], True where a position may look; None = everywhere.
             With a cache its s says how far the cache is read.
-        memory: float[b, s, m'], what is looked at; None means `x` itself.
+        memory: float[b, s, m'], what is looked at; None means `x` itself. Or what `project` made of
+            it: then `x` may have n rows for each of the memory's, side by side (beams).
         bias: float[b or 1, h, t, s], added to the scores (relative positions); or None.
         cache: `KVCache` to extend by the new positions, in place; or None.
         start: int32[b], with a cache: the position of `x[:, 0]` in it, per row.
@@ -54,6 +56,7 @@ class MultiHeadAttention(keras.layers.Layer):
         use_bias=True,
         scale=None,
         kernel_initializer="glorot_uniform",
+        query_initializer=None,
         output_initializer=None,
         **kwargs,
     ):
@@ -64,6 +67,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.scale = scale
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.query_initializer = keras.initializers.get(query_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
 
     def build(self, x_shape, memory_shape=None):
@@ -77,7 +81,9 @@ class MultiHeadAttention(keras.layers.Layer):
         self._scale = self._width_of_head**-0.5 if self.scale is None else self.scale
         inner = self.num_heads * self._width_of_head
         # `enable_lora` of KerasHub looks for the names query and value.
-        self.query = self._projection(inner, "query", self.kernel_initializer)
+        self.query = self._projection(
+            inner, "query", self.query_initializer or self.kernel_initializer
+        )
         self.key = self._projection(inner, "key", self.kernel_initializer)
         self.value = self._projection(inner, "value", self.kernel_initializer)
         self.output_projection = self._projection(
@@ -108,6 +114,14 @@ class MultiHeadAttention(keras.layers.Layer):
         """A cache of `length` positions for `rows` rows (int32 scalars), filled with zeros."""
         return empty_cache(rows, self.num_heads, length, self._width_of_head, self.compute_dtype)
 
+    def project(self, memory) -> KVCache:
+        """Keys and values of a memory, so that many calls compute them once.
+
+        Args:
+            memory: float[b, s, m'].
+        """
+        return KVCache(self._split_heads(self.key(memory)), self._split_heads(self.value(memory)))
+
     def call(
         self,
         x,
@@ -119,16 +133,24 @@ class MultiHeadAttention(keras.layers.Layer):
         start=None,
         training=None,
     ):
-        memory = x if memory is None else memory
+        if isinstance(memory, KVCache):
+            return self._read(x, memory, attention_mask, training)
         q = self._split_heads(self.query(x))  # [b, h, t, d]
-        k = self._split_heads(self.key(memory))  # [b, h, s, d]
-        v = self._split_heads(self.value(memory))  # [b, h, s, d]
+        k, v = self.project(x if memory is None else memory)  # [b, h, s, d]
         if cache is None:
             return self.output_projection(self._attend(q, k, v, attention_mask, bias, training))
         cache = write(cache, k, v, start)
         read = ops.shape(attention_mask)[-1]
         k, v = cache.k[:, :, :read], cache.v[:, :, :read]
         return self.output_projection(self._attend(q, k, v, attention_mask, bias, training)), cache
+
+    def _read(self, x, memory: KVCache, mask, training):
+        """Attends to a memory; rows of `x` that share one are read as positions of one row."""
+        width = x.shape[-1]
+        together = tf.reshape(x, tf.stack([tf.shape(memory.k)[0], -1, width]))
+        q = self._split_heads(self.query(together))
+        y = self.output_projection(self._attend(q, *memory, mask, None, training))
+        return tf.reshape(y, tf.stack([*tf.unstack(tf.shape(x)[:2]), width]))
 
     def _attend(self, q, k, v, mask, bias, training):
         scores = tf.matmul(q, k, transpose_b=True)  # [b, h, t, s]
@@ -153,5 +175,6 @@ class MultiHeadAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "scale": self.scale,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }

@@ -63,6 +63,21 @@ def _uniform_by_global_row(shape: tf.Tensor, row_size, current: _Step) -> tf.Ten
     return numbers[:, : tf.cast(row_size, tf.int64)]
 
 
+def uniform_of_step(shape) -> tf.Tensor:
+    """Numbers that belong to the step and to the row's place in the global batch.
+
+    Args:
+        shape: int32[2], rows and numbers of each.
+
+    Returns:
+        float32[*shape] in [0, 1): within `step_scope` its next draw, else other ones each time.
+    """
+    current = getattr(_scope, "current", None)
+    if current is None:
+        return tf.random.uniform(shape)
+    return _uniform_by_global_row(shape, shape[1], current)
+
+
 @keras.saving.register_keras_serializable("tfllm")
 class Dropout(keras.layers.Layer):
     """Dropout seeded by the step inside `step_scope`, by Keras's generator outside of it.

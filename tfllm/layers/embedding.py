@@ -30,7 +30,8 @@ class TokenEmbedding(keras.layers.Layer):
         vocabulary_size: v.
         hidden_dim: m.
         tied: Whether scoring uses the lookup's own table; otherwise it has a second one.
-        embeddings_initializer: Of the tables.
+        embeddings_initializer: Of the table.
+        output_initializer: Of the second one.
 
     Call arguments:
         x: int32[...], token ids; with `reverse=True` float[..., m], hidden states.
@@ -50,6 +51,7 @@ class TokenEmbedding(keras.layers.Layer):
         *,
         tied=True,
         embeddings_initializer="uniform",
+        output_initializer="glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -57,6 +59,7 @@ class TokenEmbedding(keras.layers.Layer):
         self.hidden_dim = hidden_dim
         self.tied = tied
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
 
     def build(self, _):
         shape = (self.vocabulary_size, self.hidden_dim)
@@ -68,7 +71,7 @@ class TokenEmbedding(keras.layers.Layer):
             self.embeddings
             if self.tied
             else self.add_weight(
-                name="output_embeddings", shape=shape, initializer="glorot_uniform"
+                name="output_embeddings", shape=shape, initializer=self.output_initializer
             )
         )
         self.built = True
@@ -93,4 +96,5 @@ class TokenEmbedding(keras.layers.Layer):
             "hidden_dim": self.hidden_dim,
             "tied": self.tied,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
         }

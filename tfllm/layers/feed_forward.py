@@ -1,4 +1,4 @@
-"""The position-wise feed-forward network."""
+"""The position-wise feed-forward networks."""
 
 import keras
 
@@ -82,3 +82,31 @@ class FeedForward(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class GatedFeedForward(FeedForward):
+    """A feed-forward network whose f units are each multiplied by an activated gate.
+
+    Args and call arguments as `FeedForward`; the activation is that of the gate.
+
+    Source:
+        Shazeer 2020, section 2, https://arxiv.org/abs/2002.05202
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gate = Linear(
+            self.intermediate_dim,
+            use_bias=self.use_bias,
+            kernel_initializer=keras.initializers.get(
+                keras.initializers.serialize(self.kernel_initializer)
+            ),
+            dtype=self.dtype_policy,
+            name="gate",
+        )
+        self.gate.build(input_shape)
+
+    def call(self, x, training=None):
+        x = self.activation(self.gate(x)) * self.inner(x)
+        return self.outer(self.inner_dropout(x, training=training))

@@ -56,3 +56,29 @@ def prefix_mask(positions, length) -> tf.Tensor:
         bool[b, 1, s].
     """
     return (tf.range(length)[None, :] <= positions[:, None])[:, None, :]
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class PaddingMask(keras.layers.Layer):
+    """Who sees whom in rows that are padded at their end.
+
+    Args:
+        causal: Whether positions see only themselves and what came before.
+
+    Call arguments:
+        present: int32[b, t] or bool[b, t], 0 for padding.
+
+    Returns:
+        bool[b, 1, t]; bool[b, t, t] if causal.
+    """
+
+    def __init__(self, causal=False, **kwargs):
+        super().__init__(**kwargs)
+        self.causal = causal
+
+    def call(self, present):
+        allowed = padding_mask(present)
+        return allowed & causal_mask(tf.shape(present)[1]) if self.causal else allowed
+
+    def get_config(self):
+        return {**super().get_config(), "causal": self.causal}

@@ -1,4 +1,4 @@
-"""Three ways to tell a model where a token stands: learned, sinusoidal, relative."""
+"""Where a token stands, and three ways to tell a model: learned, sinusoidal, relative."""
 
 import math
 
@@ -55,6 +55,24 @@ class PositionEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfllm")
+class Positions(keras.layers.Layer):
+    """Where each token of a row stands, counted from 0.
+
+    Call arguments:
+        token_ids: int32[b, t].
+
+    Returns:
+        int32[1, t].
+    """
+
+    def call(self, token_ids):
+        return tf.range(tf.shape(token_ids)[1])[None]
+
+    def compute_output_spec(self, token_ids):
+        return keras.KerasTensor((1, token_ids.shape[1]), dtype="int32")
+
+
+@keras.saving.register_keras_serializable("tfllm")
 class SinusoidalPositions(keras.layers.Layer):
     """Sines in the first half of the vector, cosines in the second, of falling frequency.
 
@@ -83,8 +101,9 @@ class SinusoidalPositions(keras.layers.Layer):
 
     def call(self, positions):
         half = self.hidden_dim // 2
-        frequencies = 10_000.0 ** (-2.0 * np.arange(half, dtype="float32") / self.hidden_dim)
-        angles = ops.cast(positions, "float32")[..., None] * frequencies  # [b, t, m / 2]
+        frequencies = 10_000.0 ** (-2.0 * np.arange(half) / self.hidden_dim)
+        # In float32 the waves of position 500 are 3e-5 off.
+        angles = ops.cast(positions, "float64")[..., None] * frequencies  # [b, t, m / 2]
         waves = ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
         return ops.cast(waves, self.compute_dtype)
 
@@ -102,8 +121,9 @@ class RelativePositionBias(keras.layers.Layer):
     Args:
         num_heads: h.
         num_buckets: Buckets over both directions if `bidirectional`, else for the past alone.
-        max_distance: The distance from which on all share one bucket.
+        max_distance: The distance from which on all share one bucket; above the exact ones.
         bidirectional: True in an encoder, where positions also look ahead.
+        embeddings_initializer: Of the numbers.
 
     Call arguments:
         query_positions: int32[b or 1, t].
@@ -112,22 +132,41 @@ class RelativePositionBias(keras.layers.Layer):
     Returns:
         float32[b or 1, h, t, s].
 
+    Raises:
+        ValueError: no distance is left for the buckets that are not exact.
+
     Source:
-        Raffel et al. 2020, section 2.1, https://arxiv.org/abs/1910.10683
+        Raffel et al. 2020, section 2.1, https://arxiv.org/abs/1910.10683; in float32 as there, so
+        that the borders of the buckets are those of trained models.
     """
 
     def __init__(
-        self, num_heads, *, num_buckets=32, max_distance=128, bidirectional=False, **kwargs
+        self,
+        num_heads,
+        *,
+        num_buckets=32,
+        max_distance=128,
+        bidirectional=False,
+        embeddings_initializer="normal",
+        **kwargs,
     ):
         super().__init__(**kwargs)
+        if max_distance <= num_buckets // (4 if bidirectional else 2):
+            raise ValueError(
+                "max_distance must be above the exact buckets. Received: max_distance="
+                f"{max_distance}, num_buckets={num_buckets}, bidirectional={bidirectional}"
+            )
         self.num_heads = num_heads
         self.num_buckets = num_buckets
         self.max_distance = max_distance
         self.bidirectional = bidirectional
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def build(self, query_positions_shape, key_positions_shape):  # noqa: ARG002 - Keras's names
         self.embeddings = self.add_weight(
-            name="embeddings", shape=(self.num_buckets, self.num_heads), initializer="normal"
+            name="embeddings",
+            shape=(self.num_buckets, self.num_heads),
+            initializer=self.embeddings_initializer,
         )
         self.built = True
 
@@ -140,19 +179,27 @@ class RelativePositionBias(keras.layers.Layer):
         Returns:
             int32[...] in [0, num_buckets).
         """
-        num_buckets, bucket = self.num_buckets, 0
+        bucket = 0
         if self.bidirectional:
-            num_buckets //= 2
-            bucket = tf.where(distance > 0, num_buckets, 0)
+            bucket = tf.where(distance > 0, self.num_buckets // 2, 0)
             distance = tf.abs(distance)
         else:
             distance = tf.maximum(-distance, 0)
+        return bucket + tf.gather(self._table(), tf.minimum(distance, self.max_distance))
+
+    def _table(self):
+        """int32[max_distance + 1], the bucket of each distance in one direction.
+
+        Not in the graph: TensorFlow makes products of quotients there, which on the border of two
+        buckets may give the other one.
+        """
+        num_buckets = self.num_buckets // 2 if self.bidirectional else self.num_buckets
         exact = num_buckets // 2
-        log_ratio = tf.math.log(tf.cast(tf.maximum(distance, 1), tf.float32) / exact) / math.log(
-            self.max_distance / exact
-        )
-        far = exact + tf.cast(log_ratio * (num_buckets - exact), tf.int32)
-        return bucket + tf.where(distance < exact, distance, tf.minimum(far, num_buckets - 1))
+        distance = np.arange(self.max_distance + 1, dtype="int32")
+        ratio = np.maximum(distance, 1).astype("float32") / np.float32(exact)
+        log_ratio = np.log(ratio) / np.float32(math.log(self.max_distance / exact))
+        far = exact + (log_ratio * np.float32(num_buckets - exact)).astype("int32")
+        return np.where(distance < exact, distance, np.minimum(far, num_buckets - 1))
 
     def call(self, query_positions, key_positions):
         distance = key_positions[:, None, :] - query_positions[:, :, None]  # [b, t, s]
@@ -166,4 +213,5 @@ class RelativePositionBias(keras.layers.Layer):
             "num_buckets": self.num_buckets,
             "max_distance": self.max_distance,
             "bidirectional": self.bidirectional,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
         }

@@ -14,7 +14,9 @@ class EncoderBlock(keras.layers.Layer):
     Args:
         num_heads: h, divides the model width m.
         intermediate_dim: f, the feed-forward width.
-        dropout: Fraction dropped after both sub-layers and of the attention weights, in [0, 1).
+        dropout: Fraction dropped after both sub-layers, in [0, 1).
+        attention_dropout: Fraction of the attention weights dropped; None means `dropout`.
+        activation_dropout: Of the f units of the feed-forward.
         activation: Of the feed-forward.
         norm_first: True normalises before each sub-layer (GPT-2), False after the residual (the
             original Transformer, BERT, Marian).
@@ -41,6 +43,8 @@ class EncoderBlock(keras.layers.Layer):
         intermediate_dim,
         *,
         dropout=0.0,
+        attention_dropout=None,
+        activation_dropout=0.0,
         activation="gelu",
         norm_first=True,
         layer_norm_epsilon=1e-5,
@@ -52,6 +56,8 @@ class EncoderBlock(keras.layers.Layer):
         self.num_heads = num_heads
         self.intermediate_dim = intermediate_dim
         self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.activation_dropout = activation_dropout
         self.activation = keras.activations.get(activation)
         self.norm_first = norm_first
         self.layer_norm_epsilon = layer_norm_epsilon
@@ -61,13 +67,7 @@ class EncoderBlock(keras.layers.Layer):
     def build(self, x_shape):
         self.attention = self._attention("attention")
         self.attention.build(x_shape)
-        self.feed_forward = FeedForward(
-            self.intermediate_dim,
-            self.activation,
-            dtype=self.dtype_policy,
-            name="feed_forward",
-            **self._initializers(),
-        )
+        self.feed_forward = self._network("feed_forward")
         self.feed_forward.build(x_shape)
         self.attention_norm = self._norm("attention_norm", x_shape)
         self.feed_forward_norm = self._norm("feed_forward_norm", x_shape)
@@ -88,7 +88,17 @@ class EncoderBlock(keras.layers.Layer):
     def _attention(self, name):
         return MultiHeadAttention(
             self.num_heads,
-            dropout=self.dropout,
+            dropout=self.dropout if self.attention_dropout is None else self.attention_dropout,
+            dtype=self.dtype_policy,
+            name=name,
+            **self._initializers(),
+        )
+
+    def _network(self, name):
+        return FeedForward(
+            self.intermediate_dim,
+            self.activation,
+            dropout=self.activation_dropout,
             dtype=self.dtype_policy,
             name=name,
             **self._initializers(),
@@ -129,6 +139,8 @@ class EncoderBlock(keras.layers.Layer):
             "num_heads": self.num_heads,
             "intermediate_dim": self.intermediate_dim,
             "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "activation_dropout": self.activation_dropout,
             "activation": keras.activations.serialize(self.activation),
             "norm_first": self.norm_first,
             "layer_norm_epsilon": self.layer_norm_epsilon,
@@ -151,7 +163,8 @@ class DecoderBlock(EncoderBlock):
         x: float[b, t, m].
         attention_mask: bool[b or 1, t or 1, s], True where a position may look. The causal mask is
             the caller's: packing and decoding need other ones.
-        memory: float[b, u, m'], the encoder's output; None without cross-attention.
+        memory: float[b, u, m'], the encoder's output; None without cross-attention. Or what
+            `memory_attention.project` made of it.
         memory_mask: bool[b or 1, t or 1, u]; None = everywhere.
         bias: float[b or 1, h, t, s], added to the self-attention scores; or None.
         cache: `KVCache` of the self-attention, extended in place; or None.

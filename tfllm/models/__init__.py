@@ -1,20 +1,53 @@
 """Backbones, and the tasks on top of them."""
 
 import tfllm.tokenizers  # noqa: F401 - registers the classes that a preset names
+from tfllm.models.bert import BertBackbone
 from tfllm.models.causal_lm import CausalLM
+from tfllm.models.encoder_preprocessor import EncoderPreprocessor
+from tfllm.models.generation import GenerationSettings
 from tfllm.models.gpt import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
+from tfllm.models.loading import from_preset
 from tfllm.models.lstm import LSTMBackbone, LSTMCausalLM, LSTMCausalLMPreprocessor
+from tfllm.models.marian import MarianBackbone, MarianSeq2SeqLM, MarianSeq2SeqLMPreprocessor
+from tfllm.models.masked_lm import MaskedLM
 from tfllm.models.preprocessor import CausalLMPreprocessor
-from tfllm.models.text_generator import TextGenerator
+from tfllm.models.seq2seq_lm import Seq2SeqLM
+from tfllm.models.seq2seq_preprocessor import Seq2SeqLMPreprocessor
+from tfllm.models.span_qa import SpanQA
+from tfllm.models.t5 import T5Backbone, T5Seq2SeqLM, T5Seq2SeqLMPreprocessor
+from tfllm.models.task import Task
+from tfllm.models.text_classifier import TextClassifier
+from tfllm.models.text_embedder import TextEmbedder
+from tfllm.models.text_functions import TextFunctions, build
+from tfllm.models.text_task import TextTask
 
 __all__ = [
+    "BertBackbone",
     "CausalLM",
     "CausalLMPreprocessor",
+    "EncoderPreprocessor",
     "GPTBackbone",
     "GPTCausalLM",
     "GPTCausalLMPreprocessor",
+    "GenerationSettings",
     "LSTMBackbone",
     "LSTMCausalLM",
     "LSTMCausalLMPreprocessor",
-    "TextGenerator",
+    "MarianBackbone",
+    "MarianSeq2SeqLM",
+    "MarianSeq2SeqLMPreprocessor",
+    "MaskedLM",
+    "Seq2SeqLM",
+    "Seq2SeqLMPreprocessor",
+    "SpanQA",
+    "T5Backbone",
+    "T5Seq2SeqLM",
+    "T5Seq2SeqLMPreprocessor",
+    "Task",
+    "TextClassifier",
+    "TextEmbedder",
+    "TextFunctions",
+    "TextTask",
+    "build",
+    "from_preset",
 ]

@@ -7,9 +7,11 @@ import tensorflow as tf
 from tfllm.layers import (
     DecoderBlock,
     Dropout,
+    Normal,
     PositionEmbedding,
     SegmentMask,
     TokenEmbedding,
+    activation_of,
     causal_mask,
     prefix_mask,
 )
@@ -32,6 +34,8 @@ class GPTBackbone(keras_hub.models.Backbone):
         dropout: Fraction dropped after the embeddings, after each sub-layer and of the attention
             weights, in [0, 1).
         layer_norm_epsilon: Added to the variance.
+        activation: Of the feed-forward; "gelu_tanh", as GPT-2, or a name of Keras.
+        tie_embeddings: Whether the output layer is the token embedding.
         dtype: Policy of all layers.
 
     Inputs (a dict):
@@ -47,7 +51,7 @@ class GPTBackbone(keras_hub.models.Backbone):
         of the residual layers scaled by 1 / sqrt(number of residual layers).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the numbers that make a model
         self,
         vocabulary_size,
         num_layers,
@@ -57,6 +61,8 @@ class GPTBackbone(keras_hub.models.Backbone):
         max_sequence_length=1024,
         dropout=0.0,
         layer_norm_epsilon=1e-5,
+        activation="gelu_tanh",
+        tie_embeddings=True,
         dtype=None,
         **kwargs,
     ):
@@ -72,12 +78,13 @@ class GPTBackbone(keras_hub.models.Backbone):
         )
 
         def normal(stddev=0.02):
-            return keras.initializers.RandomNormal(stddev=stddev)
+            return Normal(stddev)
 
         # === Layers ===
         self.token_embedding = TokenEmbedding(
             vocabulary_size,
             hidden_dim,
+            tied=tie_embeddings,
             embeddings_initializer=normal(),
             dtype=dtype,
             name="token_embedding",
@@ -95,7 +102,7 @@ class GPTBackbone(keras_hub.models.Backbone):
                 num_heads,
                 intermediate_dim,
                 dropout=dropout,
-                activation=_gelu,
+                activation=activation_of(activation),
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=normal(),
                 output_initializer=normal(0.02 * (2 * num_layers) ** -0.5),
@@ -125,6 +132,8 @@ class GPTBackbone(keras_hub.models.Backbone):
         self.max_sequence_length = max_sequence_length
         self.dropout = dropout
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.activation = activation
+        self.tie_embeddings = tie_embeddings
 
     def _embed(self, token_ids, positions):
         x = self.token_embedding(token_ids) + self.position_embedding(positions)
@@ -182,13 +191,9 @@ class GPTBackbone(keras_hub.models.Backbone):
             "max_sequence_length": self.max_sequence_length,
             "dropout": self.dropout,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "activation": self.activation,
+            "tie_embeddings": self.tie_embeddings,
         }
-
-
-@keras.saving.register_keras_serializable("tfllm", name="gelu_tanh")
-def _gelu(x):
-    """The tanh form, which GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2)."""
-    return keras.ops.gelu(x, approximate=True)
 
 
 @keras.saving.register_keras_serializable("tfllm")

@@ -5,7 +5,7 @@ import keras_hub
 import tensorflow as tf
 from keras import ops
 
-from tfllm.layers import Dropout, StackedLSTM, TokenEmbedding
+from tfllm.layers import Dropout, Normal, StackedLSTM, TokenEmbedding
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
 from tfllm.models.sizes import require_sizes
@@ -62,7 +62,7 @@ class LSTMBackbone(keras_hub.models.Backbone):
             vocabulary_size,
             hidden_dim,
             tied=tie_embeddings,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.05),
+            embeddings_initializer=Normal(0.05),
             dtype=dtype,
             name="token_embedding",
         )

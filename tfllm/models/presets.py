@@ -3,20 +3,15 @@
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tfllm.aside import install, make_folder
+from tfllm.aside import write_folder
 from tfllm.errors import UserError
 
 
 def save_aside(folder: str | os.PathLike, write: Callable[[str], None]) -> None:
     """Lets `write` fill a folder beside `folder`, which then takes its place.
-
-    A kill while `write` works leaves the old folder as it was. Folders cannot be exchanged in one
-    step: a kill between the two renames leaves the old one beside, in `.NAME-old-…/preset`.
 
     Args:
         folder: Where the preset shall be; an older preset there is replaced.
@@ -25,28 +20,13 @@ def save_aside(folder: str | os.PathLike, write: Callable[[str], None]) -> None:
     Raises:
         UserError: there is something at `folder` that is not a preset.
     """
-    target = Path(folder)
-    if target.exists() and not (target / "config.json").is_file() and any(_entries(target)):
-        raise UserError(
-            f"{target} exists and is no preset (it has no config.json): choose another folder."
-        )
-    parent = make_folder(target.parent)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
-    try:
-        aside.chmod(0o755)
-        write(str(aside))
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=parent))
-            install(aside, target, replaced=old / "preset")
-            shutil.rmtree(old)
-        else:
-            install(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    write_folder(folder, write, "preset", _is_preset)
 
 
-def _entries(target: Path):
-    return target.iterdir() if target.is_dir() else [target]
+def _is_preset(folder: Path) -> bool:
+    """A checkpoint of Hugging Face has a config.json too: it is never replaced by a preset."""
+    config = folder / "config.json"
+    return config.is_file() and '"registered_name"' in config.read_text(errors="replace")
 
 
 def compute_in_float32(folder: str | os.PathLike) -> None:

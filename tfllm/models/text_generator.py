@@ -1,45 +1,64 @@
-"""Strings in, strings out, in the graph: what a live model and its export both run."""
+"""The signatures of a model that writes text."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.decoding import Sampling, StopStrings, decode
+from tfllm.decoding import Rules, Sampling, StopStrings, beam_search, decode
 from tfllm.decoding.loop import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
-from tfllm.models.preprocessor import require_language_model_tokenizer
+from tfllm.errors import UserError
+from tfllm.models.row_errors import sampling_errors, too_long, wrong
+from tfllm.models.start import Start, scores_of_next
+from tfllm.models.text_functions import TextFunctions, first_error, per_row, with_defaults
 from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 # Prompts are padded to a multiple of this: every new shape builds new kernels.
 _PROMPT_MULTIPLE = 32
 _NORMALIZED = 4
-# Positions whose logits are held at once in `score`.
-_SCORED_AT_ONCE = 64
+_DEFAULT_BEAMS = 4
 
 
-def input_specs(signature: contract.Signature) -> list[tf.TensorSpec]:
-    """What a function of that signature takes, for any number of rows."""
-    return [
-        tf.TensorSpec([None, *field.shape], field.dtype, name=field.name)
-        for field in signature.inputs
-    ]
+class TextGenerator(TextFunctions):
+    """The signatures of `contract.GENERATOR_SIGNATURES` but for where writing begins.
 
-
-class TextGenerator:
-    """The signatures of a language model, as functions of tensors.
+    A subclass gives `read`, `start` and `finish`.
 
     Args:
-        model: A `CausalLM`.
+        model: A `CausalLM` or `Seq2SeqLM`.
         tokenizer: Of `tfllm.tokenizers`.
+        beams: Width of `beam_search`; None means the model's own `num_beams`, or 4.
 
     Raises:
-        UserError: the tokenizer has more tokens than the model, or no begin or end of a text.
+        UserError: `beams` is no number of beams.
     """
 
-    def __init__(self, model, tokenizer):
-        require_language_model_tokenizer(tokenizer, model.backbone.vocabulary_size)
-        self.model = model
-        self.tokenizer = tokenizer
+    def __init__(self, model, tokenizer, beams: int | None = None):
+        super().__init__(model, tokenizer)
+        if beams is not None and beams < 1:
+            raise UserError(f"beams must be at least 1, got {beams}.")
+        settings = model.generation
+        self.settings = settings
+        self.beams = beams or (settings.num_beams if settings.num_beams > 1 else _DEFAULT_BEAMS)
+        defaults = {
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_k": settings.top_k,
+            "top_p": settings.top_p,
+            "min_p": settings.min_p,
+            "repetition_penalty": settings.repetition_penalty,
+            "length_penalty": settings.length_penalty,
+        }
+        self.signatures = with_defaults(contract.GENERATOR_SIGNATURES, defaults)
+        self.rules = Rules(
+            settings.end_token_ids or (tokenizer.eos_id,),
+            settings.suppressed_token_ids,
+            settings.forced_bos_token_id,
+            settings.forced_eos_token_id,
+            settings.min_new_tokens,
+        )
         self.context_length = model.backbone.max_sequence_length
         token_bytes = tokenizer.token_bytes()
         # A table may have more rows than there are tokens (a multiple of 64, say).
@@ -48,6 +67,33 @@ class TextGenerator:
         # A longer text has too many tokens for sure, and tokenizing it would cost its neighbours
         # their memory. The factor is for models that normalize, which may shorten a text.
         self._most_bytes = _NORMALIZED * (self.context_length + 1) * max(map(len, token_bytes))
+
+    def read(self, texts) -> tf.RaggedTensor:
+        """int32[b, None], prompts as the model reads them, each at least one token."""
+        raise NotImplementedError
+
+    def start(self, ids, completions=None) -> Start:
+        """Where writing begins.
+
+        Args:
+            ids: Ragged int32[b, None], of `read`, each short enough.
+            completions: Ragged int32[b, None], what stands behind the prompts already, for `score`.
+        """
+        raise NotImplementedError
+
+    def finish(self, raw) -> tf.Tensor:
+        """string[b], texts of the joined bytes of the tokens that were written."""
+        raise NotImplementedError
+
+    def serving_default(self, functions, *required):
+        """`generate` with the model's own settings: its best beam if it has several."""
+        (prompt,) = required
+        if self.settings.num_beams == 1:
+            return functions[contract.GENERATE](prompt)
+        limit = tf.constant([self.settings.max_new_tokens])
+        penalty = tf.constant([self.settings.length_penalty])
+        out = self._search(prompt, limit, penalty, self.settings.num_beams)
+        return {name: column[:, 0] for name, column in out.items() if name != "score"}
 
     def generate(
         self,
@@ -61,85 +107,122 @@ class TextGenerator:
         seed,
         stop,
     ):
-        """See `contract.GENERATOR_SIGNATURES`; parameters of one row serve all rows."""
-        rows = tf.shape(prompt)[0]
-
-        def per_row(x):
-            return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], 0))
-
-        limit = per_row(max_new_tokens)
+        """See `contract.SIGNATURES`; parameters of one row serve all rows."""
+        limit = per_row(max_new_tokens, prompt)
         sampling = Sampling(
-            *map(per_row, (temperature, top_k, top_p, min_p, repetition_penalty, seed))
+            *(
+                per_row(x, prompt)
+                for x in (temperature, top_k, top_p, min_p, repetition_penalty, seed)
+            )
         )
         stop = tf.reshape(stop, [tf.shape(stop)[0], contract.MAX_STOP_STRINGS])
-        stop = valid_utf8_in_graph(per_row(stop))
-        prompt, huge = self._without_huge(prompt)
-        prompts = self._with_begin(prompt)
-        lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        error = _first_error(
+        stop = valid_utf8_in_graph(per_row(stop, prompt))
+        long_stop = tf.reduce_any(tf.strings.length(stop) > MAX_STOP_BYTES, -1)
+        start, limit, error = self._begin(
+            prompt,
+            limit,
             [
-                (huge, self._huge("the prompt", self.context_length)),
-                (
-                    lengths > self.context_length,
-                    _too_long("the prompt", lengths, self.context_length),
-                ),
-                (limit < 0, _wrong("max_new_tokens must be at least 0", limit)),
-                *_sampling_errors(sampling),
-                (
-                    tf.reduce_any(tf.strings.length(stop) > MAX_STOP_BYTES, -1),
-                    f"a stop string is longer than {MAX_STOP_BYTES} bytes",
-                ),
-            ]
+                *sampling_errors(sampling),
+                (long_stop, f"a stop string is longer than {MAX_STOP_BYTES} bytes"),
+            ],
         )
         fine = error == ""
-        # A refused row becomes the shortest there is, so that the others do not pay for it.
-        lengths = tf.where(fine, lengths, 1)
-        limit = tf.where(fine, tf.minimum(limit, self.context_length - lengths + 1), 0)
         sampling = Sampling(
             *(tf.where(fine, given, off) for given, off in zip(sampling, _OFF, strict=True))
         )
-        stop = tf.where(fine[:, None], stop, "")
         token_bytes = tf.constant(self._token_bytes)
-        stops = StopStrings(stop, token_bytes)
+        stops = StopStrings(tf.where(fine[:, None], stop, ""), token_bytes)
         decoded = decode(
-            self.model, self._dense(prompts, lengths, self.context_length), lengths,
-            limit=limit, sampling=sampling, stops=stops,
+            start.model, start.prompt, start.lengths,
+            limit=limit, rules=self.rules, sampling=sampling, stops=stops,
         )  # fmt: skip
-        shown = tf.sequence_mask(decoded.num_tokens, tf.shape(decoded.token_ids)[1])
-        pieces = tf.where(shown, tf.gather(token_bytes, decoded.token_ids), "")
-        text = self.tokenizer.finish_text(stops.cut(tf.strings.reduce_join(pieces, -1)))
-        reason = tf.where(decoded.stopped, contract.STOP, contract.LENGTH)
+        raw = self._joined(token_bytes, decoded.token_ids, decoded.num_tokens)
         return {
-            "text": text,
-            "finish_reason": tf.where(fine, reason, contract.ERROR_PREFIX + error),
+            "text": self.finish(stops.cut(raw)),
+            "finish_reason": _reason(decoded.stopped, error),
             "num_tokens": decoded.num_tokens,
             "logprob": decoded.logprob,
         }
 
-    def score(self, prompt, completion):
-        """See `contract.GENERATOR_SIGNATURES`."""
-        prompt, huge_prompt = self._without_huge(prompt)
-        completion, huge_completion = self._without_huge(completion)
-        prompts = self._with_begin(prompt)
-        wanted = tf.cast(self.tokenizer.tokenize(completion), tf.int32)
-        ids = tf.concat([prompts, wanted], 1)
+    def beam_search(self, prompt, max_new_tokens, length_penalty):
+        """See `contract.SIGNATURES`; parameters of one row serve all rows."""
+        out = self._search(prompt, max_new_tokens, length_penalty, self.beams)
+        return {name: out[name] for name in ("text", "score", "finish_reason")}
+
+    def _search(self, prompt, max_new_tokens, length_penalty, num_beams: int):
+        limit, penalty = per_row(max_new_tokens, prompt), per_row(length_penalty, prompt)
+        finite = tf.math.is_finite(penalty)
+        start, limit, error = self._begin(
+            prompt, limit, [(~finite, wrong("length_penalty must be finite", penalty))]
+        )
+        found = beam_search(
+            start.model, start.prompt, start.lengths,
+            limit=limit, num_beams=num_beams, rules=self.rules,
+            length_penalty=tf.where(finite, penalty, 1.0),
+            early_stopping=self.settings.early_stopping,
+            repetition_penalty=(
+                None if self.settings.repetition_penalty == 1.0
+                else tf.fill(tf.shape(limit), self.settings.repetition_penalty)
+            ),
+        )  # fmt: skip
+        raw = self._joined(tf.constant(self._token_bytes), found.token_ids, found.num_tokens)
+        text = tf.reshape(self.finish(tf.reshape(raw, [-1])), tf.shape(raw))
+        return {
+            "text": text,
+            "score": found.score,
+            "finish_reason": _reason(found.stopped, error[:, None]),
+            "num_tokens": found.num_tokens,
+            "logprob": found.logprob,
+        }
+
+    def _begin(self, prompt, limit, checks):
+        """Where rows begin, int32[b] new tokens each may have, string[b] what is wrong with it.
+
+        A refused row becomes the shortest there is, so that the others do not pay for it.
+        """
+        prompt, huge = self._without_huge(prompt)
+        ids = self.read(prompt)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        # The last token is predicted, not read.
-        most = self.context_length + 1
-        what = "the prompt with its completion"
-        error = _first_error(
+        most = self.context_length
+        error = first_error(
             [
-                (huge_prompt | huge_completion, self._huge(what, most)),
-                (lengths > most, _too_long(what, lengths, most)),
+                (huge, self._huge("the prompt", most)),
+                (lengths > most, too_long("the prompt", lengths, most)),
+                (limit < 0, wrong("max_new_tokens must be at least 0", limit)),
+                *checks,
             ]
         )
         fine = error == ""
-        count = tf.where(fine, tf.cast(wanted.row_lengths(), tf.int32), 0)
-        lengths = tf.where(fine, lengths, 1)
-        dense = self._dense(ids, lengths, most)
-        logprob, best = self._scores_of_next(dense)
-        place = tf.range(1, tf.shape(dense)[1])[None]
-        scored = (place >= (lengths - count)[:, None]) & (place < lengths[:, None])
+        start = self.start(_cut(ids, tf.where(fine, lengths, 1)))
+        return start, tf.where(fine, tf.minimum(limit, start.room), 0), error
+
+    def _joined(self, token_bytes, token_ids, num_tokens):
+        """string[...], the bytes of int32[..., n] tokens."""
+        shown = tf.sequence_mask(num_tokens, tf.shape(token_ids)[-1])
+        return tf.strings.reduce_join(tf.where(shown, tf.gather(token_bytes, token_ids), ""), -1)
+
+    def score(self, prompt, completion):
+        """See `contract.SIGNATURES`."""
+        prompt, huge_prompt = self._without_huge(prompt)
+        completion, huge_completion = self._without_huge(completion)
+        prompts = self.read(prompt)
+        wanted = tf.cast(self.tokenize_completion(completion), tf.int32)
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        count = tf.cast(wanted.row_lengths(), tf.int32)
+        what, used, most = self.scored_length(lengths, count)
+        error = first_error(
+            [
+                (huge_prompt | huge_completion, self._huge(what, most)),
+                (used > most, too_long(what, used, most)),
+            ]
+        )
+        fine = error == ""
+        count = tf.where(fine, count, 0)
+        start = self.start(_cut(prompts, tf.where(fine, lengths, 1)), _cut(wanted, count))
+        logprob, best = scores_of_next(start)
+        place = tf.range(1, tf.shape(start.prompt)[1])[None]
+        end = start.lengths[:, None]
+        scored = (place >= end - count[:, None]) & (place < end)
         return {
             "logprob": tf.reduce_sum(tf.where(scored, logprob, 0.0), -1),
             "num_tokens": count,
@@ -147,17 +230,32 @@ class TextGenerator:
             "error": error,
         }
 
-    def tokenize(self, text):
-        """See `contract.GENERATOR_SIGNATURES`."""
-        ids = tf.cast(self.tokenizer.tokenize(text), tf.int32)
-        return {
-            "token_ids": ids.to_tensor(contract.PADDING),
-            "num_tokens": tf.cast(ids.row_lengths(), tf.int32),
-        }
+    def tokenize_completion(self, texts) -> tf.RaggedTensor:
+        """int32[b, None], texts as the model writes them."""
+        return self.tokenizer.tokenize(texts)
 
-    def detokenize(self, token_ids):
-        """See `contract.GENERATOR_SIGNATURES`."""
-        return {"text": self.tokenizer.detokenize(token_ids)}
+    def scored_length(self, prompt, completion):
+        """What `score` counts: its name, int32[b] how much there is, and how much there may be."""
+        raise NotImplementedError
+
+    def requests(self):
+        some = self.some_text(min(12, self.context_length // 4))
+        too_long = some * self.context_length
+        prompts = ["", some, some[:1]]
+        return [
+            (contract.SERVING_DEFAULT, {"prompt": [some]}),
+            (contract.GENERATE, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
+            (
+                contract.GENERATE,
+                {"prompt": prompts, "temperature": [1.0], "seed": [7], "max_new_tokens": [8]},
+            ),
+            (contract.BEAM_SEARCH, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
+            (contract.SCORE, {"prompt": ["", some, too_long], "completion": [some, some[:3], "x"]}),
+            *super().requests(),
+        ]
+
+    def metadata(self) -> dict[str, Any]:
+        return {"context_length": self.context_length, "beams": self.beams}
 
     def _without_huge(self, texts):
         """Texts, "" where one cannot fit whatever its tokens are; and bool[b], where that is."""
@@ -167,89 +265,26 @@ class TextGenerator:
     def _huge(self, what: str, most: int) -> str:
         return f"{what} is too long: above {self._most_bytes} bytes, the model takes {most}"
 
-    def _with_begin(self, texts):
-        ids = tf.cast(self.tokenizer.tokenize(texts), tf.int32)
-        begin = tf.fill([tf.shape(texts)[0], 1], self.tokenizer.bos_id)
-        return tf.concat([begin, ids], 1)
-
-    def _dense(self, ids, lengths, most: int):
-        """int32[b, t]: rows of the given lengths, cut or padded; t is rounded up, to `most`."""
+    def dense(self, ids, most: int):
+        """int32[b, t] of ragged ids, padded; t is rounded up, to `most`; and int32[b], lengths."""
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
         longest = tf.reduce_max(tf.concat([lengths, [1]], 0))
         width = tf.minimum(rounded_up(longest, _PROMPT_MULTIPLE), most)
-        return ids[:, :width].to_tensor(
-            self.tokenizer.padding_id, shape=tf.stack([tf.shape(lengths)[0], width])
-        )
+        shape = tf.stack([tf.shape(lengths)[0], width])
+        return ids.to_tensor(self.tokenizer.padding_id, shape=shape), lengths
 
-    def _scores_of_next(self, ids):
-        """float32[b, t - 1], log-probability of each next token; bool[b, t - 1], is it the best."""
-        read, wanted = ids[:, :-1], ids[:, 1:]
-        hidden = self.model.backbone(
-            {
-                "token_ids": read,
-                "segment_ids": tf.ones_like(read),
-                "positions": tf.zeros_like(read) + tf.range(tf.shape(read)[1])[None],
-            },
-            training=False,
-        )
-        steps = tf.shape(read)[1]
 
-        def some(start, logprob, best):
-            end = tf.minimum(start + _SCORED_AT_ONCE, steps)
-            logits = self.model.backbone.token_embedding(hidden[:, start:end], reverse=True)
-            target = wanted[:, start:end]
-            chosen = tf.gather(logits, target, batch_dims=2) - tf.reduce_logsumexp(logits, -1)
-            is_best = tf.argmax(logits, -1, output_type=tf.int32) == target
-            return end, tf.concat([logprob, chosen], 1), tf.concat([best, is_best], 1)
+def _cut(ids, lengths):
+    """Ragged rows, cut to the given lengths."""
+    place = tf.ragged.range(ids.row_lengths())
+    keep = place.values < tf.cast(tf.gather(lengths, ids.value_rowids()), tf.int64)
+    return tf.ragged.boolean_mask(ids, ids.with_values(keep))
 
-        none = wanted[:, :0]
-        _, logprob, best = tf.while_loop(
-            lambda start, *_: start < steps,
-            some,
-            (tf.constant(0), tf.cast(none, tf.float32), tf.cast(none, tf.bool)),
-            shape_invariants=(
-                tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])
-            ),
-        )  # fmt: skip
-        return logprob, best
+
+def _reason(stopped, error):
+    reason = tf.where(stopped, contract.STOP, contract.LENGTH)
+    return tf.where(error == "", reason, contract.ERROR_PREFIX + error)
 
 
 # Sampling of a refused row: greedy, no penalty, so that it costs nothing.
 _OFF = Sampling(0.0, 0, 1.0, 0.0, 1.0, np.int64(0))
-
-
-def _first_error(checks):
-    """string[b]: the message of the first check that is true in a row, or ""."""
-    error = tf.fill(tf.shape(checks[0][0]), "")
-    for wrong, message in reversed(checks):
-        error = tf.where(wrong, message, error)
-    return error
-
-
-def _wrong(rule: str, value):
-    return tf.strings.join([rule, ", got ", tf.strings.as_string(value)])
-
-
-def _too_long(what: str, lengths, most: int):
-    return tf.strings.join(
-        [what, " is too long: ", tf.strings.as_string(lengths), f" tokens, the model takes {most}"]
-    )
-
-
-def _sampling_errors(sampling: Sampling):
-    def outside(x, least, most):
-        return ~((x >= least) & (x <= most))  # true for NaN too
-
-    t, p, m, r = (
-        sampling.temperature, sampling.top_p, sampling.min_p, sampling.repetition_penalty
-    )  # fmt: skip
-    largest = tf.float32.max
-    return [
-        (outside(t, 0.0, largest), _wrong("temperature must be finite and at least 0", t)),
-        (sampling.top_k < 0, _wrong("top_k must be at least 0", sampling.top_k)),
-        (outside(p, 0.0, 1.0), _wrong("top_p must be from 0 to 1", p)),
-        (outside(m, 0.0, 1.0), _wrong("min_p must be from 0 to 1", m)),
-        (
-            outside(r, 0.0, largest) | (r == 0.0),
-            _wrong("repetition_penalty must be finite and above 0", r),
-        ),
-    ]

@@ -17,7 +17,13 @@ from tensorflow_serving.apis import (
 )
 
 from tfllm import contract, rows
-from tfllm.contract import Generation, Score
+from tfllm.calls import (
+    ClassifierCalls,
+    EmbedderCalls,
+    GeneratorCalls,
+    MaskedLMCalls,
+    SpanQACalls,
+)
 from tfllm.errors import UserError
 from tfllm.serving import columns, metadata
 from tfllm.serving.channel import Channel
@@ -43,7 +49,7 @@ class VersionStatus(NamedTuple):
     error: str
 
 
-class Client:
+class Client(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, SpanQACalls):
     """Calls one model of a server; may be used by many threads at once. A context manager.
 
     Where a text is wanted, one str gives one answer and a list of str a list of answers. What is
@@ -77,87 +83,10 @@ class Client:
         if version is not None:
             self._spec.version.value = version
         self.address = address
+        self._known_defaults: dict[str, dict[str, Any]] = {}
         self._channel = Channel(address, timeout_s, retries)
         self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel.grpc)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel.grpc)
-
-    def generate(  # noqa: PLR0913  the settings of the contract
-        self,
-        prompt: str | Sequence[str],
-        *,
-        max_new_tokens: int | Sequence[int] = 64,
-        temperature: float | Sequence[float] = 0.0,
-        top_k: int | Sequence[int] = 0,
-        top_p: float | Sequence[float] = 1.0,
-        min_p: float | Sequence[float] = 0.0,
-        repetition_penalty: float | Sequence[float] = 1.0,
-        seed: int | Sequence[int] = 0,
-        stop: str | Sequence[str] = (),
-        timeout_s: float | None = None,
-    ) -> Generation | list[Generation]:
-        """Continues prompts.
-
-        Every setting but `stop`, up to 4 strings for all, is one value for all prompts or a list of
-        one for each. `temperature` 0 is greedy; 0 switches `top_k` and `min_p` off, 1 `top_p` and
-        `repetition_penalty`. All are sent for every row, which server-side batching needs.
-        """
-        prompts = rows.text_rows(prompt, "prompt")
-        settings = rows.sampling_columns(
-            len(prompts),
-            stop,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
-        inputs = {"prompt": prompts, **settings}
-        answers = self._answers(Generation, inputs, contract.GENERATE, timeout_s)
-        return answers[0] if isinstance(prompt, str) else answers
-
-    def score(
-        self,
-        prompts: str | Sequence[str],
-        completions: str | Sequence[str],
-        *,
-        timeout_s: float | None = None,
-    ) -> Score | list[Score]:
-        """How likely each completion is after its prompt."""
-        inputs = {
-            "prompt": rows.text_rows(prompts, "prompts"),
-            "completion": rows.text_rows(completions, "completions"),
-        }
-        rows.same_number(**inputs)
-        answers = self._answers(Score, inputs, contract.SCORE, timeout_s)
-        return answers[0] if isinstance(prompts, str) else answers
-
-    def tokenize(
-        self, text: str | Sequence[str], *, timeout_s: float | None = None
-    ) -> list[int] | list[list[int]]:
-        """Token ids, without special tokens."""
-        texts = rows.text_rows(text, "text")
-        if not texts:
-            return []
-        inputs = columns.arrays(contract.TOKENIZE, {"text": texts})
-        outputs = self.predict(inputs, contract.TOKENIZE, timeout_s=timeout_s)
-        padded, sizes = outputs["token_ids"].tolist(), outputs["num_tokens"].tolist()
-        ids = [row[:size] for row, size in zip(padded, sizes, strict=True)]
-        return ids[0] if isinstance(text, str) else ids
-
-    def detokenize(
-        self,
-        token_ids: Sequence[int] | Sequence[Sequence[int]],
-        *,
-        timeout_s: float | None = None,
-    ) -> str | list[str]:
-        """The text of a list of token ids, or the texts of a list of such lists."""
-        several, is_one = rows.token_rows(token_ids)
-        inputs = columns.arrays(contract.DETOKENIZE, {"token_ids": several})
-        outputs = self.predict(inputs, contract.DETOKENIZE, timeout_s=timeout_s)
-        texts = [value.decode() for value in outputs["text"].tolist()]
-        return texts[0] if is_one else texts
 
     def predict(
         self,
@@ -274,23 +203,32 @@ class Client:
             raise ServingError(newest.error_code, message)
         return f"version {newest.version} is in state {newest.state}"
 
-    def _answers(
-        self,
-        kind: type[rows.Row],
-        inputs: Mapping[str, Sequence],
-        signature_name: str,
-        timeout_s: float | None,
-    ) -> list[rows.Row]:
-        if not inputs["prompt"]:
-            return []  # a batching server never answers a request of no rows
-        sent = columns.arrays(signature_name, inputs)
-        outputs = self.predict(sent, signature_name, timeout_s=timeout_s)
-        if missing := sorted(set(kind._fields) - set(outputs)):
+    def _ask(
+        self, signature: str, inputs: Mapping[str, list], **options: Any
+    ) -> dict[str, np.ndarray]:
+        outputs = self.predict(columns.arrays(signature, inputs), signature, **options)
+        wanted = {field.name for field in contract.SIGNATURES[signature].outputs}
+        if missing := sorted(wanted - set(outputs)):
             raise UserError(
-                f"{self.model} is no export of tfllm: its signature {signature_name} has no output "
+                f"{self.model} is no export of tfllm: its signature {signature} has no output "
                 f"{', '.join(missing)}. Use predict()."
             )
-        return rows.answers(kind, outputs)
+        return outputs
+
+    def _defaults(self, signature: str) -> dict[str, Any]:
+        # Sent with every row, which server-side batching needs; asked for once.
+        if signature not in self._known_defaults:
+            found = {
+                field.name: field.default
+                for field in contract.SIGNATURES[signature].inputs
+                if field.default is not None
+            }
+            if there := self.metadata().signatures.get(signature):
+                for name, info in there.inputs.items():
+                    if name in found and info.default is not None:
+                        found[name] = rows.plain(info.default.tolist()[0])
+            self._known_defaults[signature] = found
+        return self._known_defaults[signature]
 
     def _explained(self, error: ServingError) -> ServingError:
         """`error` with what the server has instead of what was asked for, where it tells."""

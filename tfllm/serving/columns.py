@@ -17,7 +17,7 @@ _KINDS = {"b": "b", "i": "iu", "u": "iu", "c": "iufc"}
 
 def arrays(signature_name: str, columns: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
     """Checked columns, one value for each row, as the inputs of a signature of the contract."""
-    fields = contract.GENERATOR_SIGNATURES[signature_name].inputs
+    fields = contract.SIGNATURES[signature_name].inputs
     return {field.name: tensor(columns[field.name], field.dtype, field.name) for field in fields}
 
 

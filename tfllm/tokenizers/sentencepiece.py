@@ -5,20 +5,14 @@ import re
 from collections.abc import Iterable
 
 import keras
-import sentencepiece
 import tensorflow as tf
-import tensorflow_text as tf_text
-from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 
 from tfllm.errors import UserError
+from tfllm.tokenizers.added_tokens import part_at_added
+from tfllm.tokenizers.spm import SPACE, SpmModel
 from tfllm.tokenizers.tokenizer import Tokenizer
 
 _ASSET = "vocabulary.spm"
-_SPACE = "\u2581"  # what SentencePiece writes for a space, unless the model says otherwise
-_Piece = ModelProto.SentencePiece
-
-# The default level reports each loading of a model on stderr.
-sentencepiece.SetMinLogLevel(1)
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -26,22 +20,32 @@ class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece tokenizer (unigram or BPE).
 
     Models of `train_sentencepiece` give back every valid text exactly. A foreign model gives the
-    ids and the text that SentencePiece itself gives, with its normalization, its "▁" for a space
-    and its dummy prefix, but for two things: between equally likely segmentations TF-Text may
-    choose another one than the Python package, and incomplete UTF-8 is one U+FFFD per maximal
-    ill-formed part. Which of the two it is, is in the model file: ours has `escape_whitespaces`
-    off, so a space is a space and "▁" is a character like others.
+    ids and the text that SentencePiece itself (0.2.2 and later) gives, with its normalization,
+    its "▁" for a space and its dummy prefix, but for two things: unigram models with symbols
+    defined by users may choose another one of equally likely segmentations, and incomplete UTF-8
+    is one U+FFFD per maximal ill-formed part. Which of the two it is, is in the model file: ours
+    has `escape_whitespaces` off, so a space is a space and "▁" is a character like others.
 
     `decode` and `detokenize` take whole texts, from which they take the dummy prefix; the joined
     `token_bytes` of a continuation keep the space that it begins with.
+
+    Added tokens may have ids of the model's pieces or ids beyond them; those decide what the
+    piece adds to a text.
 
     The configuration holds no vocabulary: it is saved and loaded as an asset.
 
     Args:
         proto: The serialized model, or the path of its file. None for a tokenizer whose
             `load_assets` is called later.
+        loses_one_space: Whether a whole text loses one space at its beginning, whatever made it,
+            as `transformers` decodes; if not, `decode` is SentencePiece's, which keeps the space
+            of a byte or of the unknown piece, and `finish_whole_text`, which cannot tell them
+            from others, takes any.
+        prefix_once: Whether the dummy prefix is put before a text only, unless it begins with a
+            space or an added token, as `transformers` has it for Llama; if not, it is put before
+            the text after an added token as well, as SentencePiece would.
         dtype: Of the layer; the ids are int32.
-        **kwargs: Of `keras.layers.Layer`.
+        **kwargs: Of `Tokenizer`.
 
     Raises:
         UserError: if the file cannot be read or is no SentencePiece model.
@@ -50,15 +54,32 @@ class SentencePieceTokenizer(Tokenizer):
         Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226
     """
 
-    def __init__(self, proto: bytes | str | os.PathLike | None = None, dtype="int32", **kwargs):
+    def __init__(
+        self,
+        proto: bytes | str | os.PathLike | None = None,
+        *,
+        loses_one_space: bool = False,
+        prefix_once: bool = False,
+        dtype="int32",
+        **kwargs,
+    ):
         super().__init__(dtype=dtype, **kwargs)
         self.file_assets = [_ASSET]
+        self.loses_one_space = loses_one_space
+        self.prefix_once = prefix_once
         self._loaded = None
         if proto is not None:
-            self._loaded = _Model(proto) if isinstance(proto, bytes) else _read(proto)
+            self._loaded = SpmModel(proto) if isinstance(proto, bytes) else SpmModel.read(proto)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "loses_one_space": self.loses_one_space,
+            "prefix_once": self.prefix_once,
+        }
 
     @property
-    def _model(self) -> "_Model":
+    def _model(self) -> SpmModel:
         if self._loaded is None:
             raise UserError("This tokenizer has no model yet: give `proto`, or call load_assets.")
         return self._loaded
@@ -71,41 +92,82 @@ class SentencePieceTokenizer(Tokenizer):
     def tokenize_rows(self, texts: tf.Tensor) -> tf.RaggedTensor:
         return self._model.tokenize(texts)
 
+    def _token_ids(self, texts):
+        if not self.prefix_once:
+            return super()._token_ids(texts)
+        parts = part_at_added(self.added_tokens, texts)
+        begins = tf.scatter_nd(
+            parts.row_splits[:-1, None],
+            tf.ones_like(texts, tf.bool),
+            tf.shape(parts.texts, tf.int64),
+        )
+        lacks = tf.strings.regex_full_match(parts.texts, f"(?s)[^ {SPACE}].*")
+        texts = tf.where(parts.is_token, "", parts.texts)
+        texts = tf.where(begins & lacks, tf.strings.join([" ", texts]), texts)
+        return parts.fill(self._model.unprefixed.tokenize(texts), parts.ids)
+
     def token_bytes(self) -> list[bytes]:
-        return self._model.token_bytes
+        return self._with_added(
+            self._model.token_bytes, b"", lambda token: b"" if token.hidden else token.text.encode()
+        )
+
+    def _with_added(self, table, nothing, entry):
+        """A table of the pieces, made a table of the vocabulary."""
+        if not self.added_tokens:
+            return table
+        table = [*table, *[nothing] * (self.vocabulary_size() - len(table))]
+        for token in self.added_tokens:
+            table[token.id] = entry(token)
+        return table
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        if not self._model.opening:
+        if self.loses_one_space or not self._model.opening:
             return super().decode(token_ids)
         token_ids = list(token_ids)
-        raw = self.join(self._model.token_bytes, token_ids)
-        kinds = self.join(self._model.kinds, token_ids)
-        opening = re.match(self._model.opening, kinds)
+        raw = self.join(self.token_bytes(), token_ids)
+        opening = re.match(self._model.opening, self.join(self._kinds(), token_ids))
         return self.finish_bytes(raw[opening.end() if opening else 0 :])
 
     def detokenize(self, inputs) -> tf.Tensor:
-        if not self._model.opening:
+        if self.loses_one_space or not self._model.opening:
             return super().detokenize(inputs)
-        raw = self.join_in_graph(self._model.token_bytes, inputs)
-        kinds = self.join_in_graph(self._model.kinds, inputs)
+        raw = self.join_in_graph(self.token_bytes(), inputs)
+        kinds = self.join_in_graph(self._kinds(), inputs)
         others = tf.strings.regex_replace(kinds, self._model.opening, "", replace_global=False)
         dropped = tf.strings.length(kinds) - tf.strings.length(others)
         return self.finish_text(tf.strings.substr(raw, dropped, tf.strings.length(raw)))
 
+    def _kinds(self):
+        return self._with_added(self._model.kinds, b"", lambda token: b"" if token.hidden else b"x")
+
+    def finish_whole_bytes(self, raw: bytes) -> str:
+        return self.finish_bytes(re.sub(self._dropped, b"", raw, count=1))
+
+    def finish_whole_text(self, raw: tf.Tensor) -> tf.Tensor:
+        shorter = tf.strings.regex_replace(raw, self._dropped, "", replace_global=False)
+        return self.finish_text(shorter)
+
+    @property
+    def _dropped(self) -> bytes:
+        if self.loses_one_space:
+            return b"^ "
+        return self._model.drops_spaces
+
     def get_vocabulary(self) -> list[str]:
-        return list(self._model.pieces)
+        return self._with_added(list(self._model.pieces), "", lambda token: token.text)
 
     def vocabulary_size(self) -> int:
-        return len(self._model.pieces)
+        return max(len(self._model.pieces), *(token.id + 1 for token in self.added_tokens), 0)
 
     def id_to_token(self, id: int) -> str:
         if not 0 <= id < self.vocabulary_size():
             raise UserError(f"A token id must be in [0, {self.vocabulary_size()}); got {id}.")
-        return self._model.pieces[id]
+        return self.get_vocabulary()[id]
 
     def token_to_id(self, token: str) -> int:
-        """The id of a piece, `unk_id` where there is none."""
-        return self._model.processor.piece_to_id(token)
+        """The id of a piece or an added token, `unk_id` where there is none."""
+        added = {added.text: added.id for added in self.added_tokens}
+        return added.get(token, self._model.processor.piece_to_id(token))
 
     @property
     def pad_id(self) -> int:
@@ -131,70 +193,4 @@ class SentencePieceTokenizer(Tokenizer):
             file.write(self.proto)
 
     def load_assets(self, dir_path: str) -> None:
-        self._loaded = _read(os.path.join(dir_path, _ASSET))
-
-
-class _Model:
-    """One serialized model, ready for both faces. Never changed, so threads may share it.
-
-    A plain object, because Keras copies and tracks lists that are attributes of a layer.
-    """
-
-    def __init__(self, proto: bytes, origin: str = "proto"):
-        try:
-            self.processor = sentencepiece.SentencePieceProcessor()
-            self.processor.load_from_serialized_proto(proto)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{origin} is not a SentencePiece model ({error}).") from error
-        self.proto = proto
-        spec = ModelProto.FromString(proto)
-        self.pieces = [piece.piece for piece in spec.pieces]
-        rules = spec.normalizer_spec
-        space = _SPACE if rules.escape_whitespaces else " "
-        unknown = spec.trainer_spec.unk_surface
-        self.token_bytes = [_bytes_of(piece, unknown, space) for piece in spec.pieces]
-        # A letter for each piece that adds to a text, and which of those at the beginning of a
-        # text lose a space there, each one; "" for none.
-        self.kinds = [_kind_of(piece) for piece in spec.pieces]
-        self.opening = b""
-        if rules.escape_whitespaces and rules.remove_extra_whitespaces:
-            self.opening = b"^_*-?"
-        elif rules.escape_whitespaces and rules.add_dummy_prefix:
-            self.opening = b"^[_-]"
-
-        # The operation that holds the model stands inside the function: made outside, its
-        # resource would be lost with `tf.random.set_seed`, which clears the eager kernels, and
-        # every SavedModel would have to track it.
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-        def tokenize(texts):
-            return tf_text.SentencepieceTokenizer(proto).tokenize(texts)
-
-        self.tokenize = tokenize
-
-
-def _bytes_of(piece, unknown: str, space: str) -> bytes:
-    if piece.type == _Piece.CONTROL:
-        return b""
-    if piece.type == _Piece.BYTE:
-        return bytes.fromhex(piece.piece[3:5])  # as in <0x0A>
-    return (unknown if piece.type == _Piece.UNKNOWN else piece.piece.replace(space, " ")).encode()
-
-
-def _kind_of(piece) -> bytes:
-    """`_` for a space alone, `-` for more that begins with one, `x` for others, or nothing."""
-    if piece.type == _Piece.CONTROL:
-        return b""
-    if not piece.piece.startswith(_SPACE):
-        return b"x"
-    return b"_" if piece.piece == _SPACE else b"-"
-
-
-def _read(path: str | os.PathLike) -> _Model:
-    try:
-        with open(path, "rb") as file:
-            proto = file.read()
-    except OSError as error:
-        raise UserError(
-            f"Cannot read the SentencePiece model {path} ({error.strerror})."
-        ) from error
-    return _Model(proto, os.fspath(path))
+        self._loaded = SpmModel.read(os.path.join(dir_path, _ASSET))

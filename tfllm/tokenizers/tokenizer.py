@@ -33,7 +33,7 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     and, as for any tokenizer of KerasHub, `vocabulary_size`, `get_vocabulary`, `id_to_token`,
     `token_to_id`, `file_assets`, `save_assets`, `load_assets`. If a whole text is not what its
-    tokens' bytes make when joined, it extends `decode` and `detokenize`.
+    tokens' bytes make when joined, it extends `finish_whole_bytes` and `finish_whole_text`.
 
     Args:
         added_tokens: Strings that are one token each wherever they stand in a text, before the
@@ -45,6 +45,7 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     def __init__(self, added_tokens=(), begins_with_bos=True, **kwargs):
         super().__init__(**kwargs)
+        self.built = True  # else Keras traces a model once more for each `fit` under a strategy
         self._added_tokens = tuple(AddedToken(*token) for token in added_tokens)
         self.begins_with_bos = begins_with_bos
 
@@ -80,15 +81,18 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         They come from the operation that serves: a second implementation would differ where two
         segmentations are equally likely (a run of spaces, under SentencePiece's unigram model).
         """
+        return self._run_on(texts, self._token_ids)
+
+    def _run_on(self, texts, token_ids_of):
         rows = [valid_utf8(text).encode() for text in texts]
         with tf.init_scope():
-            ragged = self._token_ids(tf.constant(rows, tf.string, shape=[len(rows)]))
+            ragged = token_ids_of(tf.constant(rows, tf.string, shape=[len(rows)]))
         token_ids, splits = ragged.values.numpy().tolist(), ragged.row_splits.numpy().tolist()
         return [token_ids[start:end] for start, end in pairwise(splits)]
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids; ids outside the vocabulary add nothing."""
-        return self.finish_bytes(self.join(self.token_bytes(), token_ids))
+        return self.finish_whole_bytes(self.join(self.token_bytes(), token_ids))
 
     def join(self, table: Sequence[bytes], token_ids: Iterable[int]) -> bytes:
         """The entries of the ids in a table of the vocabulary, joined."""
@@ -102,6 +106,19 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         """`finish_bytes` in the graph, for each string of string[...]."""
         return valid_utf8_in_graph(raw)
 
+    def finish_whole_bytes(self, raw: bytes) -> str:
+        """The text that `decode` gives for ids whose `token_bytes`, joined, are `raw`.
+
+        It is for texts that begin where a decoder begins, cut at their end or not; what continues
+        a prompt is for `finish_bytes`. The two differ where the first token of a text is written
+        with a space that is not part of it.
+        """
+        return self.finish_bytes(raw)
+
+    def finish_whole_text(self, raw: tf.Tensor) -> tf.Tensor:
+        """`finish_whole_bytes` in the graph, for each string of string[...]."""
+        return self.finish_text(raw)
+
     def tokenize(self, inputs) -> tf.RaggedTensor | tf.Tensor:
         """Token ids of texts.
 
@@ -111,10 +128,21 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         Returns:
             int32[b, None], ragged; int32[None] for a scalar.
         """
+        return self._run_in_graph(inputs, self._token_ids)
+
+    def tokenize_target(self, inputs) -> tf.RaggedTensor | tf.Tensor:
+        """`tokenize` of what a translation model writes, which may have other pieces."""
+        return self.tokenize(inputs)
+
+    def source_vocabulary_size(self) -> int:
+        """`vocabulary_size` of what a translation model reads."""
+        return self.vocabulary_size()
+
+    def _run_in_graph(self, inputs, token_ids_of):
         texts = tf.convert_to_tensor(inputs, tf.string)
         if texts.shape.rank not in (0, 1):
             raise UserError(f"tokenize takes a string or string[b]; got shape {texts.shape}.")
-        token_ids = self._token_ids(valid_utf8_in_graph(tf.reshape(texts, [-1])))
+        token_ids = token_ids_of(valid_utf8_in_graph(tf.reshape(texts, [-1])))
         return token_ids if texts.shape.rank else token_ids.values
 
     def _token_ids(self, texts):
@@ -130,7 +158,7 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
         Returns:
             string[b], or a scalar for int[t].
         """
-        return self.finish_text(self.join_in_graph(self.token_bytes(), inputs))
+        return self.finish_whole_text(self.join_in_graph(self.token_bytes(), inputs))
 
     def join_in_graph(self, table: Sequence[bytes], token_ids) -> tf.Tensor:
         """`join` of each row of `token_ids`, which are as `detokenize` takes them."""

@@ -1,0 +1,411 @@
+"""Beam search on a model that is a table, against one written with lists and floats."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfllm.decoding import Beams, Rules, Sampling, StopStrings, beam_search, decode
+from tfllm.errors import UserError
+from tfllm.layers.cache import KVCache, empty_cache, write
+
+VOCABULARY, CONTEXTS = 24, 199
+WEIGHTS = (1 + np.arange(128) * 7919 % 191).astype("int64")  # of the positions, for `context`
+
+
+def context(tokens):
+    """int, the line of the table that follows these tokens."""
+    tokens = np.asarray(tokens, "int64")
+    return int(2 * ((tokens + 1) * WEIGHTS[: len(tokens)]).sum() % CONTEXTS)
+
+
+class Table:
+    """The next logits depend on all tokens so far, twice: by a cache in place and by a sum."""
+
+    def __init__(self, seed, spread=2.0):
+        table = np.random.default_rng(seed).normal(size=[CONTEXTS, VOCABULARY])
+        self.table = (table * spread).astype("float32")
+        self.steps = []
+
+    def prefill(self, token_ids, lengths, capacity):
+        cache = empty_cache(tf.shape(token_ids)[0], 1, capacity, 1, tf.float32)
+        cache = self._written(cache, token_ids, tf.zeros_like(lengths))
+        total = self._sum(cache, lengths)
+        return self._logits(2 * total), (cache, total)
+
+    def step(self, token_ids, positions, visible, state):
+        if tf.executing_eagerly():
+            self.steps.append((token_ids.shape[0], positions.numpy().tolist()))
+        cache, total = state
+        cache = self._written(cache, token_ids[:, None], positions)
+        total += tf.cast(token_ids + 1, tf.int64) * tf.gather(WEIGHTS, positions)
+        seen = self._sum(KVCache(*(x[:, :, :visible] for x in cache)), positions + 1)
+        return self._logits(seen + total), (cache, total)
+
+    def _written(self, cache, token_ids, start):
+        values = tf.cast(token_ids, tf.float32)[:, None, :, None]
+        return write(cache, values, values, start)
+
+    def _sum(self, cache, lengths):
+        tokens = tf.cast(cache.k[:, 0, :, 0], tf.int64)
+        width = tf.shape(tokens)[1]
+        terms = (tokens + 1) * tf.constant(WEIGHTS)[:width]
+        return tf.reduce_sum(tf.where(tf.sequence_mask(lengths, width), terms, 0), -1)
+
+    def _logits(self, total):
+        return tf.gather(tf.constant(self.table), total % CONTEXTS)
+
+
+def log_softmax(x):
+    x = np.asarray(x, "float64")
+    return x - np.logaddexp.reduce(x)
+
+
+def next_scores(table, prompt, new, limit, rules, penalty):
+    scores = log_softmax(table[context(prompt + new)])
+    for token in set(prompt + new):
+        scores[token] *= penalty if scores[token] < 0 else 1 / penalty
+    scores[list(rules.suppressed_token_ids)] = -math.inf
+    if len(new) < rules.min_new_tokens:
+        scores[list(rules.end_token_ids)] = -math.inf
+    for forced, here in (
+        (rules.forced_first_token_id, not new),
+        (rules.forced_last_token_id, len(new) == limit - 1),
+    ):
+        if here and forced >= 0:
+            scores[:] = -math.inf
+            scores[forced] = 0
+    return scores
+
+
+def search(table, prompt, *, limit, num_beams, length_penalty, early_stopping, rules, penalty=1.0):
+    """[(score, logprob, tokens)], best first: fewer than k where there are no more."""
+    running, finished = [(0.0, [])], []
+    for length in range(1, limit + 1):
+        found = [
+            (logprob + score, [*new, token])
+            for logprob, new in running
+            for token, score in enumerate(next_scores(table, prompt, new, limit, rules, penalty))
+            if score > -math.inf
+        ]
+        found.sort(reverse=True, key=lambda text: text[0])
+        found = found[: num_beams * max(2, 1 + len(rules.end_token_ids))]
+        over = [length == limit or new[-1] in rules.end_token_ids for _, new in found]
+        running = [text for text, ends in zip(found, over, strict=True) if not ends][:num_beams]
+        finished += [
+            (logprob / length**length_penalty, logprob, new)
+            for (logprob, new), ends in list(zip(found, over, strict=True))[:num_beams]
+            if ends
+        ]
+        finished = sorted(finished, reverse=True, key=lambda text: text[0])[:num_beams]
+        if not running or (len(finished) == num_beams and early_stopping is True):
+            break
+        hoped = limit if early_stopping == "never" and length_penalty > 0 else length
+        if len(finished) == num_beams and running[0][0] / hoped**length_penalty <= finished[-1][0]:
+            break
+    return finished
+
+
+def run(model, prompts, *, limit, length_penalty, penalty=None, **settings):
+    """`beam_search` of lists, as a list of arrays."""
+    lengths = [len(prompt) for prompt in prompts]
+    padded = [prompt + [5] * (max(lengths) + 1 - len(prompt)) for prompt in prompts]
+    found = beam_search(
+        model,
+        tf.constant(padded),
+        tf.constant(lengths),
+        limit=tf.constant(limit),
+        length_penalty=tf.constant(length_penalty, tf.float32),
+        repetition_penalty=None if penalty is None else tf.constant(penalty, tf.float32),
+        **settings,
+    )
+    return Beams(*(x.numpy() for x in found))
+
+
+def assert_row(found, row, expected, rules):
+    """A row's texts are `expected`; what is behind them are no texts."""
+    count = len(expected)
+    assert (found.score[row, count:] < -1e7).all()
+    for i, (score, logprob, tokens) in enumerate(expected):
+        assert found.token_ids[row, i, : found.num_tokens[row, i]].tolist() == tokens
+        assert found.score[row, i] == pytest.approx(score, abs=1e-4, rel=1e-5)
+        assert found.logprob[row, i] == pytest.approx(logprob, abs=1e-4)
+        assert found.stopped[row, i] == (tokens[-1] in rules.end_token_ids)
+
+
+def drawn(rng, rows):
+    """Settings of all rows, and lists of those that each row has."""
+
+    def maybe(make, off):
+        return make() if rng.random() < 0.3 else off
+
+    tokens = rng.permutation(VOCABULARY).tolist()
+    rules = Rules(
+        end_token_ids=tuple(tokens[: rng.integers(1, 5)]),
+        suppressed_token_ids=maybe(lambda: tuple(tokens[5:9]), ()),
+        forced_first_token_id=maybe(lambda: tokens[10], -1),
+        forced_last_token_id=maybe(lambda: tokens[0], -1),
+        min_new_tokens=maybe(lambda: int(rng.integers(1, 5)), 0),
+    )
+    settings = {
+        "num_beams": int(rng.integers(2, 6)),
+        "early_stopping": [True, False, "never"][rng.integers(3)],
+        "rules": rules,
+    }
+    penalty = maybe(lambda: rng.choice([0.5, 1.0, 1.3, 3.0], rows).tolist(), None)
+    return settings, {
+        "prompts": [
+            rng.integers(0, VOCABULARY, n).tolist() for n in rng.choice([1, 2, 3, 5, 61, 63], rows)
+        ],
+        "limit": rng.integers(0, 9, rows).tolist(),
+        "length_penalty": rng.choice([0.0, 0.5, 1.0, 1.5, 2.0, -0.5, -1.0], rows).tolist(),
+        "penalty": penalty,
+    }
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_texts_and_scores_equal_a_search_with_lists(seed):
+    rng = np.random.default_rng(seed)
+    model = Table(seed, spread=rng.choice([0.3, 1.0, 3.0]))
+    settings, rows = drawn(rng, 5)
+    # Half of them want to end at once, with any of the ways to.
+    model.table[:, list(settings["rules"].end_token_ids)] += 2 * model.table.std() * (seed % 2)
+    found = run(model, **rows, **settings)
+    penalties = rows["penalty"] or [1.0] * 5
+    for row in range(5):
+        limit = rows["limit"][row]
+        if limit == 0:
+            assert not found.num_tokens[row].any()
+            assert not found.score[row].any()
+            continue
+        expected = search(
+            model.table, rows["prompts"][row], limit=limit, penalty=penalties[row],
+            length_penalty=rows["length_penalty"][row], **settings,
+        )  # fmt: skip
+        assert_row(found, row, expected, settings["rules"])
+
+
+def test_the_three_ways_to_stop_early_give_three_results():
+    rng = np.random.default_rng(0)
+    model, rules, penalties = Table(2, spread=4.0), Rules((0, 11)), [2.0, 1.0, -0.5, -1.0]
+    model.table[:, [0, 11]] += 6.0
+    rows = {
+        "prompts": rng.integers(0, VOCABULARY, [200, 3]).tolist(),
+        "limit": [8] * 200,
+        "length_penalty": penalties * 50,
+    }
+    results = []
+    for early_stopping in (True, False, "never"):
+        settings = {"num_beams": 2, "early_stopping": early_stopping, "rules": rules}
+        found = run(model, **rows, **settings)
+        for row, prompt in enumerate(rows["prompts"]):
+            penalty = rows["length_penalty"][row]
+            expected = search(model.table, prompt, limit=8, length_penalty=penalty, **settings)
+            assert_row(found, row, expected, rules)
+        results.append(found.score)
+    at_once, soon, late = results
+    assert (at_once != soon).any()
+    assert (soon != late).any()
+
+
+def test_a_search_that_can_say_one_text_only_ends_at_its_limit():
+    model, rules = Table(0), Rules((0,), forced_first_token_id=7, forced_last_token_id=0)
+    settings = {"num_beams": 3, "early_stopping": False, "rules": rules}
+    found = run(model, [[4, 5]], limit=[2], length_penalty=[1.0], **settings)
+    assert_row(found, 0, [(0.0, 0.0, [7, 0])], rules)
+    assert len(model.steps) == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_beam_is_greedy_search(seed):
+    rng = np.random.default_rng(seed)
+    model = Table(seed)
+    settings, rows = drawn(rng, 6)
+    penalty = [1.0, 0.5, 3.0, 1.3, 1.0, 2.0]
+    found = run(model, **rows | {"penalty": penalty}, **settings | {"num_beams": 1})
+    lengths = [len(prompt) for prompt in rows["prompts"]]
+    off = Sampling(*(tf.fill([6], x) for x in (0.0, 0, 1.0, 0.0, 1.0, np.int64(0))))
+    greedy = decode(
+        model,
+        tf.constant([prompt + [5] * (64 - len(prompt)) for prompt in rows["prompts"]]),
+        tf.constant(lengths),
+        limit=tf.constant(rows["limit"]),
+        rules=settings["rules"],
+        sampling=off._replace(repetition_penalty=tf.constant(penalty)),
+        stops=StopStrings(tf.fill([6, 1], ""), tf.fill([VOCABULARY], "x")),
+    )
+    for row, n in enumerate(greedy.num_tokens.numpy()):
+        assert found.num_tokens[row, 0] == n
+        tokens = greedy.token_ids[row, :n].numpy().tolist()
+        assert found.token_ids[row, 0, :n].tolist() == tokens
+        assert found.stopped[row, 0] == greedy.stopped[row]
+
+
+ROWS = {
+    "prompts": [[1, 2, 3], [4], [9, 9], [7, 6, 5, 4, 3, 2], [1, 2, 3]],
+    "limit": [8, 3, 0, 6, 5],
+    "length_penalty": [1.0, 0.0, 1.0, 2.0, -1.0],
+    "penalty": [1.0, 1.5, 1.0, 1.0, 2.0],
+}
+RULES = Rules(end_token_ids=(0, 11), suppressed_token_ids=(2,))
+SETTINGS = {"num_beams": 3, "early_stopping": False, "rules": RULES}
+
+
+def assert_same(found, expected):
+    """Of `Beams`, but for what stands behind the texts."""
+    seen = np.arange(found.token_ids.shape[-1]) < found.num_tokens[..., None]
+    assert (found.num_tokens == expected.num_tokens).all()
+    wanted = expected.token_ids[..., : found.token_ids.shape[-1]]
+    assert (np.where(seen, found.token_ids, 0) == np.where(seen, wanted, 0)).all()
+    assert (found.stopped == expected.stopped).all()
+    assert (found.score == expected.score).all()
+    assert (found.logprob == expected.logprob).all()
+
+
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+def test_a_row_gives_the_same_alone_and_in_any_batch(early_stopping):
+    model, settings = Table(1), SETTINGS | {"early_stopping": early_stopping}
+    together = run(model, **ROWS, **settings)
+    backwards = run(model, **{name: values[::-1] for name, values in ROWS.items()}, **settings)
+    assert_same(Beams(*(x[::-1] for x in backwards)), together)
+    for row in range(5):
+        alone = {name: values[row : row + 1] for name, values in ROWS.items()}
+        assert_same(run(model, **alone, **settings), Beams(*(x[row : row + 1] for x in together)))
+
+
+def test_the_search_ends_with_its_last_row_and_those_that_are_done_stay_where_they_are():
+    model = Table(1)
+    one = {name: values[:1] for name, values in ROWS.items()}
+    run(model, **one | {"limit": [4]}, **SETTINGS)
+    assert model.steps == [(3, [3] * 3), (3, [4] * 3), (3, [5] * 3)]
+    model.steps.clear()
+    two = {name: values[:2] for name, values in ROWS.items()}
+    run(model, **two | {"limit": [4, 2]}, **SETTINGS)
+    assert model.steps == [
+        (6, [3] * 3 + [1] * 3),
+        (6, [4] * 3 + [0] * 3),
+        (6, [5] * 3 + [0] * 3),
+    ]
+    model.steps.clear()
+    run(model, **two | {"limit": [0, 1]}, **SETTINGS)
+    assert model.steps == []
+
+
+def test_a_row_of_nan_ends_at_its_limit_and_leaves_the_others_alone():
+    model = Table(1)
+    model.table[context([4])] = np.nan
+    both = {"prompts": [[4], [1, 2, 3]], "limit": [6, 3], "length_penalty": [1.0, 1.0]}
+    found = run(model, **both, **SETTINGS)
+    assert len(model.steps) == 5
+    alone = run(model, **{name: values[1:] for name, values in both.items()}, **SETTINGS)
+    assert_same(alone, Beams(*(x[1:] for x in found)))
+
+
+def test_a_graph_for_a_fixed_number_of_rows_gives_the_same():
+    model = Table(1)
+
+    @tf.function(autograph=False)
+    def search():
+        prompts = tf.ragged.constant(ROWS["prompts"]).to_tensor(shape=[5, 6])
+        return beam_search(
+            model, tf.cast(prompts, tf.int32), tf.constant([3, 1, 2, 6, 3]),
+            limit=tf.constant(ROWS["limit"]), length_penalty=tf.constant(ROWS["length_penalty"]),
+            repetition_penalty=tf.constant(ROWS["penalty"]), **SETTINGS,
+        )  # fmt: skip
+
+    assert_same(Beams(*(x.numpy() for x in search())), run(model, **ROWS, **SETTINGS))
+
+
+def test_an_exported_search_gives_the_same_through_a_session(tmp_path):
+    model = Table(1)
+
+    class Module(tf.Module):
+        @tf.function(
+            autograph=False,
+            input_signature=[
+                tf.TensorSpec([None, None], tf.int32, "prompt"),
+                tf.TensorSpec([None], tf.int32, "lengths"),
+                tf.TensorSpec([None], tf.int32, "limit"),
+                tf.TensorSpec([None], tf.float32, "length_penalty"),
+                tf.TensorSpec([None], tf.float32, "penalty"),
+            ],
+        )
+        def search(self, prompt, lengths, limit, length_penalty, penalty):
+            return beam_search(
+                model, prompt, lengths, limit=limit, length_penalty=length_penalty,
+                repetition_penalty=penalty, **SETTINGS,
+            )._asdict()  # fmt: skip
+
+    module = Module()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.search)
+    expected = run(model, **ROWS, **SETTINGS)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
+        signature = loaded.signature_def["serving_default"]
+
+        def ask(rows):
+            lengths = [len(prompt) for prompt in rows["prompts"]]
+            feed = rows | {
+                "lengths": np.array(lengths, "int32"),
+                "prompt": np.array(
+                    [prompt + [5] * (7 - len(prompt)) for prompt in rows["prompts"]], "int32"
+                ).reshape(-1, 7),
+            }
+            fetched = session.run(
+                {name: info.name for name, info in signature.outputs.items()},
+                {info.name: feed[name] for name, info in signature.inputs.items()},
+            )
+            return Beams(**fetched)
+
+        assert_same(ask(ROWS), expected)
+        none = ask({name: [] for name in ROWS})
+        assert none.token_ids.shape == (0, 3, 1)
+
+
+@pytest.mark.parametrize("kind", ["gpt", "lstm"])
+def test_real_caches_follow_their_beams(new_model, kind):
+    model = new_model(kind, hidden_dim=16)
+    settings = {"num_beams": 3, "early_stopping": "never", "rules": Rules((2,))}
+    rows = {
+        "prompts": [[1, 30, 7, 8], [1, 100], [1]],
+        "limit": [9, 6, 7],
+        "length_penalty": [1.0, 0.0, 2.0],
+    }
+    found = run(model, **rows, **settings)
+    expected = run(RereadingModel(model), **rows, **settings)
+    assert (found.num_tokens == expected.num_tokens).all()
+    assert (found.token_ids == expected.token_ids).all()
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+
+
+class RereadingModel:
+    """A language model without a cache: its state is the text, which every step reads again."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def prefill(self, token_ids, lengths, capacity):
+        room = tf.zeros([tf.shape(token_ids)[0], capacity - tf.shape(token_ids)[1]], tf.int32)
+        return self._after(tf.concat([token_ids, room], 1), lengths - 1)
+
+    def step(self, token_ids, positions, _visible, state):
+        here = tf.range(tf.shape(state)[1]) == positions[:, None]
+        return self._after(tf.where(here, token_ids[:, None], state), positions)
+
+    def _after(self, text, positions):
+        hidden = self.model.hidden_states(text)
+        return self.model.logits(tf.gather(hidden, positions, batch_dims=1)), text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_beams": 0}, "num_beams must be at least 1; got 0"),
+        ({"early_stopping": "always"}, "True, False or \"never\"; got 'always'"),
+        ({"early_stopping": None}, 'True, False or "never"; got None'),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        run(Table(1), **ROWS, **SETTINGS | settings)

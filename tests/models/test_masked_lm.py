@@ -1,0 +1,206 @@
+"""Guessing what stands behind a mask: which tokens are masked, training, answers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfllm.errors import UserError
+from tfllm.models import MaskedLM, TextClassifier
+from tfllm.models.masking import Masking, mask, unmask
+from tfllm.tokenizers.wordpiece import WordPieceTokenizer
+
+TEXTS = np.array(
+    ["the cat sat on the mat", "a dog sat on a log", "one two three four five", "good"]
+)
+
+
+@pytest.fixture(scope="module")
+def taught(new_encoder):
+    """A model that knows `TEXTS`; tests share it and do not change it."""
+    model = new_encoder(MaskedLM, next_sentence=True)
+    model.compile(keras.optimizers.Adam(1e-2), weighted_metrics=["accuracy"])
+    model.fit(tf.data.Dataset.from_tensors(TEXTS).repeat(250), verbose=0)
+    return model
+
+
+def masked(pieces, texts, seed=0, **fractions):
+    reads = pieces.tokenize(texts)
+    ids = tf.concat([tf.fill([len(texts), 1], 2), reads, tf.fill([len(texts), 1], 3)], 1)
+    present = tf.cast(tf.ones_like(ids).to_tensor(0), tf.int32)
+    inputs = {"token_ids": ids.to_tensor(0), "padding_mask": present}
+
+    def uniform(shape, draw):
+        return tf.random.stateless_uniform(shape, (seed, draw))
+
+    x, targets, weight = mask(inputs, pieces, Masking(**fractions), uniform)
+    return inputs["token_ids"].numpy(), x, targets.numpy(), weight.numpy()
+
+
+def test_the_targets_are_the_tokens_that_were_there_and_no_special_ones(pieces):
+    texts = ["the cat sat on the mat " * 3, "one [MASK] two [SEP]", ""]
+    before, x, targets, weight = masked(pieces, texts, rate=0.5)
+    at = np.take_along_axis(before, x["mask_positions"].numpy(), 1)
+    np.testing.assert_array_equal(at, targets)
+    assert weight.sum(-1).tolist() == [9, 1, 0]
+    assert not np.isin(targets[weight == 1], [0, 2, 3, 4]).any()
+    others = np.ones_like(before, bool)
+    rows, places = np.nonzero(weight)
+    others[rows, x["mask_positions"].numpy()[rows, places]] = False
+    np.testing.assert_array_equal(x["token_ids"].numpy()[others], before[others])
+
+
+def test_most_become_the_mask_some_another_token_and_some_stay(pieces):
+    texts = ["the cat sat on the mat " * 20] * 40
+    before, x, targets, weight = masked(pieces, texts, rate=0.5)
+    now = np.take_along_axis(x["token_ids"].numpy(), x["mask_positions"].numpy(), 1)[weight == 1]
+    was = targets[weight == 1]
+    assert len(now) == 40 * 60
+    np.testing.assert_allclose(np.mean(now == pieces.mask_id), 0.8, atol=0.03)
+    stay = 0.1 + 0.1 / 43  # a random token is the same one now and then
+    np.testing.assert_allclose(np.mean(now == was), stay, atol=0.03)
+    assert len(np.unique(now)) > 30
+    assert before.shape == x["token_ids"].shape
+
+
+def test_a_part_of_the_tokens_is_masked_and_one_at_least(pieces):
+    *_, weight = masked(pieces, ["the cat sat on the mat " * 10, "one two"])
+    assert weight.sum(-1).tolist() == [9, 1]
+
+
+def test_rows_and_draws_are_masked_in_other_places_and_can_be_restored(pieces):
+    texts = ["the cat sat on the mat " * 5] * 2
+    before, first, targets, _ = masked(pieces, texts, 1)
+    second = masked(pieces, texts, 2)[1]
+    assert (first["token_ids"].numpy() != second["token_ids"].numpy()).any()
+    rows = first["mask_positions"].numpy()
+    assert (rows[0] != rows[1]).any()
+    restored = unmask(first["token_ids"], first["mask_positions"], targets)
+    np.testing.assert_array_equal(restored, before)
+
+
+def test_every_step_of_training_masks_other_tokens_of_the_same_texts(taught):
+    data = taught.preprocess_samples(TEXTS, sample_weight=np.array([1.0, 2.0, 3.0, 4.0]))
+    again = taught.preprocess_samples(TEXTS)
+    np.testing.assert_array_equal(data[0]["token_ids"], again[0]["token_ids"])
+    plain = taught.preprocessor(TEXTS)["token_ids"]
+    found = []
+    steps = taught.optimizer.iterations
+    before = int(steps)
+    for step in (5, 6, 5):
+        steps.assign(step)
+        x, y, weight = taught._masked_anew(data)
+        restored = unmask(x["token_ids"], x["mask_positions"], y)
+        np.testing.assert_array_equal(restored, plain)
+        np.testing.assert_array_equal(tf.reduce_max(weight, -1), [1, 2, 3, 4])
+        found.append(x["mask_positions"].numpy())
+    steps.assign(before)
+    np.testing.assert_array_equal(found[0], found[2])
+    assert (found[0] != found[1]).any()
+
+
+@pytest.mark.parametrize("masking", [{"rate": 0.0}, {"rate": 1.5}, {"mask": 0.8, "random": 0.3}])
+def test_senseless_fractions_are_refused(masking):
+    with pytest.raises(UserError, match="masking must have a rate above 0 and at most 1, and frac"):
+        Masking.of(masking)
+
+
+def test_fit_on_strings_learns_what_stands_behind_a_mask(taught):
+    found = taught.fill_mask(["the cat [MASK] on the mat", "one two [MASK] four five"])
+    assert [answer.token[0] for answer in found] == ["sat", "three"]
+    assert found[0].text[0] == "the cat sat on the mat"
+    assert found[0].score[0] > 0.3
+
+
+def test_answers_come_with_their_probabilities_best_first(taught):
+    (answer,) = taught.fill_mask(["a [MASK] sat"])
+    assert len(answer.token) == len(answer.score) == len(answer.text) == 5
+    assert answer.score == sorted(answer.score, reverse=True)
+    everything = taught.text(top_k=43).fill_mask(tf.constant(["a [MASK] sat"]))
+    np.testing.assert_allclose(tf.reduce_sum(everything["score"]), 1, atol=1e-5)
+    np.testing.assert_allclose(everything["score"][0, :5], answer.score, atol=1e-6)
+
+
+def test_the_first_of_several_masks_is_filled_and_the_others_are_shown(taught):
+    (answer,) = taught.fill_mask(["the [MASK] sat on the [MASK]"])
+    assert answer.text[0] == f"[CLS] the {answer.token[0]} sat on the [MASK] [SEP]"
+
+
+def test_a_row_without_a_mask_is_an_error_of_that_row(taught):
+    found = taught.fill_mask(["a cat", "a [MASK] sat", "a " * 30 + "[MASK]", "x" * 30_000])
+    no_mask = "the text has no [MASK] in its first 22 tokens"
+    too_long = "the text is too long: its first 9728 bytes hold fewer tokens than the model takes"
+    assert [answer.error for answer in found] == [no_mask, "", no_mask, too_long]
+    assert found[0][:3] == ([""] * 5, [0.0] * 5, [""] * 5)
+    alone = taught.fill_mask("a [MASK] sat")
+    assert alone.text == found[1].text
+    np.testing.assert_allclose(alone.score, found[1].score, atol=1e-6)
+
+
+def test_the_loss_is_that_of_the_masked_tokens_of_the_whole_batch(taught):
+    x, y, weight = taught.preprocess_samples(TEXTS)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, taught(x))
+    found = taught.evaluate(tf.data.Dataset.from_tensors(TEXTS), return_dict=True, verbose=0)
+    np.testing.assert_allclose(found["loss"], np.average(losses, weights=weight), rtol=1e-4)
+
+
+def test_batches_that_are_masked_already_are_left_alone(new_encoder):
+    model = new_encoder(MaskedLM, masking=None, backbone={"dropout": 0.0})
+    x = model.preprocessor(TEXTS) | {"mask_positions": tf.constant([[1, 2]] * 4)}
+    y, weight = tf.constant([[5, 6]] * 4), tf.constant([[1.0, 0.0]] * 4)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x))[:, 0]
+    history = model.fit(tf.data.Dataset.from_tensors((x, y, weight)), verbose=0).history
+    np.testing.assert_allclose(history["loss"], [tf.reduce_mean(losses)], rtol=1e-4)
+    assert MaskedLM.from_config(model.get_config()).masking is None
+
+
+def test_two_replicas_train_as_one_device_does(train_on_one_and_on_two):
+    dataset = tf.data.Dataset.from_tensor_slices(np.tile(TEXTS, 3)).batch(4)
+    settings = {"backbone": {"has_pooler": False}, "padding": "max_length"}
+    losses, weights = train_on_one_and_on_two(MaskedLM, dataset, 0.5, **settings)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_preset_answers_as_the_model_did(taught, tmp_path):
+    taught.save_to_preset(tmp_path / "preset")
+    again = MaskedLM.from_preset(tmp_path / "preset")
+    assert again.fill_mask("a [MASK] sat") == taught.fill_mask("a [MASK] sat")
+    assert again.next_sentence("a cat", "one") == taught.next_sentence("a cat", "one")
+    # The embeddings are the encoder's and not stored twice.
+    names = {variable.path for variable in taught.variables}
+    assert len(names) == len(taught.variables)
+    assert (tmp_path / "preset" / "task.weights.h5").stat().st_size < 45_000
+
+
+def test_the_next_sentence_is_judged_in_one_go_or_alone(taught, new_encoder):
+    firsts, seconds = ["the cat", "a dog", ""], ["sat on", "", "one"]
+    together = taught.next_sentence(firsts, seconds)
+    assert together.shape == (3,)
+    for first, second, probability in zip(firsts, seconds, together, strict=True):
+        np.testing.assert_allclose(taught.next_sentence(first, second), probability, atol=1e-6)
+    inputs = taught.preprocessor((tf.constant(firsts), tf.constant(seconds)), y=None)
+    logits = taught.next_sentence_head(taught.backbone(inputs)["pooled_output"])
+    np.testing.assert_allclose(together, tf.nn.softmax(logits)[:, 0], atol=1e-6)
+    with pytest.raises(UserError, match="was made with next_sentence=False"):
+        new_encoder(MaskedLM).next_sentence("a", "b")
+
+
+def test_what_cannot_be_is_refused(new_encoder, taught):
+    with pytest.raises(UserError, match="next_sentence needs a backbone with has_pooler=True"):
+        new_encoder(MaskedLM, next_sentence=True, backbone={"has_pooler": False})
+    for top_k in (0, 44):
+        with pytest.raises(UserError, match=f"top_k must be from 1 to 43, .*; got {top_k}"):
+            taught.text(top_k=top_k)
+    model = new_encoder(MaskedLM)
+    model.preprocessor.tokenizer = WordPieceTokenizer(["[UNK]", "[CLS]", "[SEP]", "a"])
+    with pytest.raises(UserError, match=r"needs \[MASK\] in its vocabulary"):
+        model.fill_mask("a")
+
+
+def test_the_encoder_of_a_preset_becomes_that_of_a_classifier(taught, tmp_path):
+    taught.save_to_preset(tmp_path / "preset")
+    model = TextClassifier.from_preset(tmp_path / "preset", num_classes=2)
+    for ours, theirs in zip(model.backbone.weights, taught.backbone.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,184 @@
+"""What encoder–decoder backbones share: the four inputs, and the ways through the two stacks."""
+
+import keras
+import keras_hub
+import tensorflow as tf
+
+from tfllm.layers import PaddingMask, Positions, causal_mask, prefix_mask
+
+
+def seq2seq_inputs() -> dict[str, keras.KerasTensor]:
+    """The inputs of every encoder–decoder backbone, each int32[b, t]; the masks are 0 = padding."""
+    return {
+        name: keras.Input((None,), dtype="int32", name=name)
+        for name in (
+            "encoder_token_ids",
+            "encoder_padding_mask",
+            "decoder_token_ids",
+            "decoder_padding_mask",
+        )
+    }
+
+
+class Seq2SeqBackbone(keras_hub.models.Backbone):
+    """Source and target token ids to hidden states.
+
+    A subclass makes the layers, `encoder_blocks` and `decoder_blocks` among them, and then calls
+    this constructor. It gives `embed_source`, `embed_target` and `logits`; where there is
+    something to them also `encoder_bias`, `decoder_bias`, `finish_source` and `finish_target`.
+
+    Args:
+        dtype: Policy of the layers.
+        **kwargs: Of `keras_hub.models.Backbone`.
+
+    Inputs (a dict):
+        encoder_token_ids: int32[b, s], the source.
+        encoder_padding_mask: int32[b, s], 0 for padding.
+        decoder_token_ids: int32[b, t], the start token and the target without its last token.
+        decoder_padding_mask: int32[b, t], 0 for padding.
+
+    Outputs (a dict):
+        encoder_sequence_output: float[b, s, m].
+        decoder_sequence_output: float[b, t, m].
+
+    Attributes:
+        vocabulary_size: v, tokens that the decoder may say.
+        source_vocabulary_size: Tokens that the encoder reads.
+        max_sequence_length: Tokens of a source, and of a target, at most.
+    """
+
+    def __init__(self, *, dtype=None, **kwargs):
+        self.positions = Positions(name="positions")
+        self.padding_mask = PaddingMask(name="padding_mask")
+        self.causal_mask = PaddingMask(causal=True, name="causal_mask")
+        inputs = seq2seq_inputs()
+        memory = self.encode(inputs["encoder_token_ids"], inputs["encoder_padding_mask"])
+        hidden = self.decode(
+            inputs["decoder_token_ids"],
+            inputs["decoder_padding_mask"],
+            [memory] * len(self.decoder_blocks),
+            self.padding_mask(inputs["encoder_padding_mask"]),
+        )
+        outputs = {"encoder_sequence_output": memory, "decoder_sequence_output": hidden}
+        super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **kwargs)
+
+    def embed_source(self, token_ids, positions):
+        """float[b, s, m] of int32[b, s]; positions are int32[b or 1, s]."""
+        raise NotImplementedError
+
+    def embed_target(self, token_ids, positions):
+        """As `embed_source`."""
+        raise NotImplementedError
+
+    def logits(self, hidden):
+        """float32[..., v] of the decoder's hidden states float[..., m]."""
+        raise NotImplementedError
+
+    def encoder_bias(self, positions):
+        """float[1, h, s, s], added to the scores of the encoder's attention; or None."""
+
+    def decoder_bias(self, query_positions, key_positions):
+        """float[b or 1, h, t, s], added to the scores of the decoder's self-attention; or None."""
+
+    def finish_source(self, x):
+        """float[b, s, m] behind the last block of the encoder."""
+        return x
+
+    def finish_target(self, x):
+        """float[..., m] behind the last block of the decoder."""
+        return x
+
+    def encode(self, token_ids, padding_mask):
+        """float[b, s, m], what the decoder looks at, of int32[b, s] twice."""
+        positions = self.positions(token_ids)
+        x, mask = self.embed_source(token_ids, positions), self.padding_mask(padding_mask)
+        bias = self.encoder_bias(positions)
+        for block in self.encoder_blocks:
+            x = block(x, mask, bias=bias)
+        return self.finish_source(x)
+
+    def project(self, memory):
+        """What the decoder's blocks look at, computed once: a `KVCache` each of float[b, s, m]."""
+        return [block.memory_attention.project(memory) for block in self.decoder_blocks]
+
+    def decode(self, token_ids, padding_mask, memories, memory_mask):
+        """One pass over whole targets.
+
+        Args:
+            token_ids: int32[b, t].
+            padding_mask: int32[b, t], 0 for padding.
+            memories: For each block float[b, s, m], or its `KVCache` of `project`.
+            memory_mask: bool[b, 1, s].
+
+        Returns:
+            float[b, t, m], hidden states.
+        """
+        positions = self.positions(token_ids)
+        x, mask = self.embed_target(token_ids, positions), self.causal_mask(padding_mask)
+        bias = self.decoder_bias(positions, positions)
+        for block, memory in zip(self.decoder_blocks, memories, strict=True):
+            x = block(x, mask, memory=memory, memory_mask=memory_mask, bias=bias)
+        return self.finish_target(x)
+
+    def prefill(self, token_ids, lengths, capacity, memories, memory_mask):
+        """One pass over the beginnings of targets.
+
+        Args:
+            token_ids: int32[b, t].
+            lengths: int32[b], tokens of each.
+            capacity: int32 scalar, positions of the caches.
+            memories: A `KVCache` of `project` for each block.
+            memory_mask: bool[b, 1, s].
+
+        Returns:
+            float[b, m], the hidden state of each row's last token; and the caches.
+        """
+        rows, new = tf.unstack(tf.shape(token_ids))
+        positions = tf.range(new)[None]
+        caches = [block.attention.empty_cache(rows, capacity) for block in self.decoder_blocks]
+        x, caches = self._extend(
+            self.embed_target(token_ids, positions),
+            causal_mask(new),
+            self.decoder_bias(positions, positions),
+            tf.zeros([rows], tf.int32),
+            caches,
+            memories,
+            memory_mask,
+        )
+        return self.finish_target(tf.gather(x, lengths - 1, batch_dims=1)), caches
+
+    def step(self, token_ids, positions, visible, caches, memories, memory_mask):
+        """One more token per row, where each memory may have several rows side by side.
+
+        Args:
+            token_ids: int32[b * n].
+            positions: int32[b * n], where each row's token stands.
+            visible: int32 scalar above all positions, how far the caches are read.
+            caches: From `prefill` or the step before; used up.
+            memories: A `KVCache` of `project` for each block, of b rows.
+            memory_mask: bool[b, 1, s].
+
+        Returns:
+            float[b * n, m], hidden states; and the caches.
+        """
+        here = positions[:, None]
+        x, caches = self._extend(
+            self.embed_target(token_ids[:, None], here),
+            prefix_mask(positions, visible),
+            self.decoder_bias(here, tf.range(visible)[None]),
+            positions,
+            caches,
+            memories,
+            memory_mask,
+        )
+        return self.finish_target(x[:, 0]), caches
+
+    def _extend(self, x, mask, bias, start, caches, memories, memory_mask):
+        after = []
+        for block, cache, memory in zip(self.decoder_blocks, caches, memories, strict=True):
+            x, cache = block(
+                x, mask, memory=memory, memory_mask=memory_mask,
+                bias=bias, cache=cache, start=start,
+            )  # fmt: skip
+            after.append(cache)
+        return x, tuple(after)

@@ -1,0 +1,48 @@
+"""The signatures of an encoder–decoder model."""
+
+import tensorflow as tf
+
+from tfllm.models.seq2seq_preprocessor import require_seq2seq_tokenizer
+from tfllm.models.start import Start
+from tfllm.models.text_generator import TextGenerator
+
+
+class Seq2SeqTextGenerator(TextGenerator):
+    """Reads a prompt as the source, and writes a target.
+
+    In `score` a completion is a whole target, its end included: the score of what `generate`
+    wrote is the `logprob` that it gave.
+
+    Raises:
+        UserError: the tokenizer has more tokens than the model, or no end of a text.
+    """
+
+    task = "seq2seq_lm"
+
+    def __init__(self, model, tokenizer, beams: int | None = None):
+        require_seq2seq_tokenizer(tokenizer, model.backbone)
+        super().__init__(model, tokenizer, beams)
+
+    def read(self, texts):
+        return self.model.preprocessor.source_ids(texts)
+
+    def tokenize_completion(self, texts):
+        return self.model.preprocessor.target_ids(texts)
+
+    def start(self, ids, completions=None):
+        most = self.context_length
+        reading = self.model.reading(*self.dense(ids, most))
+        rows = ids.nrows(tf.int32)
+        begin = tf.fill([rows, 1], self.model.preprocessor.start_id)
+        prompt, lengths = begin, tf.ones([rows], tf.int32)
+        if completions is not None:
+            written, counts = self.dense(completions, most)
+            prompt, lengths = tf.concat([begin, written], 1), 1 + counts
+        # The last token that is written is not read.
+        return Start(reading, prompt, lengths, most - lengths + 1)
+
+    def scored_length(self, prompt, completion):
+        return "the prompt or the completion", tf.maximum(prompt, completion), self.context_length
+
+    def finish(self, raw):
+        return self.tokenizer.finish_whole_text(raw)
