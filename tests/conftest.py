@@ -89,7 +89,7 @@ def _taught(model, learning_rate, steps):
 @pytest.fixture(scope="session")
 def gpt(new_model):
     """A GPT that knows `texts`; tests share it and do not change it."""
-    return _taught(new_model("gpt"), 1e-2, 120)
+    return _taught(new_model("gpt"), 1e-2, 160)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ class Rules(NamedTuple):
 
     def ends(self, token_ids: tf.Tensor) -> tf.Tensor:
         """Whether each token ends a text: bool, of the shape of `token_ids`."""
-        return tf.reduce_any(token_ids[..., None] == list(self.end_token_ids), -1)
+        return tf.reduce_any(tf.equal(token_ids[..., None], list(self.end_token_ids)), -1)
 
 
 def _only(token, scores, now):
