@@ -67,6 +67,13 @@ def test_the_settings_of_the_checkpoint_are_those_of_the_model(imported):
     assert imported.preprocessor.start_id == tokenizer.pad_id
 
 
+def test_targets_have_the_token_ids_of_their_own_language(imported, prompts):
+    targets = imported.preprocessor.target_ids(prompts).to_list()
+    tokenizer = imported.preprocessor.tokenizer
+    assert targets == [[*ids, 0] for ids in tokenizer.encode_target(prompts)]
+    assert targets != imported.preprocessor.source_ids(prompts).to_list()
+
+
 def test_the_way_back_gives_the_same_tensors_to_the_bit(imported, folder, tmp_path, arrays):
     tfllm.to_huggingface(imported, tmp_path / "back")
     written = arrays(tmp_path / "back")

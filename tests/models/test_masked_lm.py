@@ -1,5 +1,6 @@
 """Guessing what stands behind a mask: which tokens are masked, training, answers."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ TEXTS = np.array(
 def taught(new_encoder):
     """A model that knows `TEXTS`; tests share it and do not change it."""
     model = new_encoder(MaskedLM, next_sentence=True)
-    model.compile(keras.optimizers.Adam(1e-2), weighted_metrics=["accuracy"])
-    model.fit(tf.data.Dataset.from_tensors(TEXTS).repeat(250), verbose=0)
+    model.compile(keras.optimizers.Adam(5e-3), weighted_metrics=["accuracy"])
+    model.fit(tf.data.Dataset.from_tensors(TEXTS).repeat(300), verbose=0)
     return model
 
 
@@ -87,16 +88,19 @@ def test_every_step_of_training_masks_other_tokens_of_the_same_texts(taught):
     found = []
     steps = taught.optimizer.iterations
     before = int(steps)
-    for step in (5, 6, 5):
+    for step, seed in ((5, 0), (6, 0), (5, 0), (5, 1)):
         steps.assign(step)
+        taught.seed = seed
         x, y, weight = taught._masked_anew(data)
         restored = unmask(x["token_ids"], x["mask_positions"], y)
         np.testing.assert_array_equal(restored, plain)
         np.testing.assert_array_equal(tf.reduce_max(weight, -1), [1, 2, 3, 4])
         found.append(x["mask_positions"].numpy())
     steps.assign(before)
+    taught.seed = 0
     np.testing.assert_array_equal(found[0], found[2])
     assert (found[0] != found[1]).any()
+    assert (found[0] != found[3]).any()
 
 
 @pytest.mark.parametrize("masking", [{"rate": 0.0}, {"rate": 1.5}, {"mask": 0.8, "random": 0.3}])
@@ -168,10 +172,11 @@ def test_a_preset_answers_as_the_model_did(taught, tmp_path):
     again = MaskedLM.from_preset(tmp_path / "preset")
     assert again.fill_mask("a [MASK] sat") == taught.fill_mask("a [MASK] sat")
     assert again.next_sentence("a cat", "one") == taught.next_sentence("a cat", "one")
-    # The embeddings are the encoder's and not stored twice.
-    names = {variable.path for variable in taught.variables}
-    assert len(names) == len(taught.variables)
-    assert (tmp_path / "preset" / "task.weights.h5").stat().st_size < 45_000
+    stored = []
+    with h5py.File(tmp_path / "preset" / "task.weights.h5") as file:
+        file.visititems(lambda _, found: stored.append(getattr(found, "shape", ())))
+    assert (16, 16) in stored  # the head
+    assert (43, 16) not in stored  # the embeddings are the encoder's
 
 
 def test_the_next_sentence_is_judged_in_one_go_or_alone(taught, new_encoder):

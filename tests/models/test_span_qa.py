@@ -8,8 +8,8 @@ import tensorflow as tf
 from tfllm.errors import UserError
 from tfllm.models import SpanQA
 from tfllm.models.encoder_inputs import Parts
-from tfllm.models.span_qa_text import span_plan
-from tfllm.models.span_windows import Plan, best_spans, count_windows, whole_words, windows
+from tfllm.models.span_qa_text import read, span_plan
+from tfllm.models.span_windows import Plan, Spans, best_spans, count_windows, whole_words, windows
 
 CONTEXT = "the cat sat in paris, a dog lives in berlin"
 LONG = "one two three four five " * 6 + CONTEXT
@@ -88,6 +88,20 @@ def test_a_token_in_the_middle_of_a_word_stands_for_the_word():
     first, last = whole_words(tf.constant([False, True, True, False, False, True]))
     assert first.numpy().tolist() == [0, 0, 0, 3, 4, 4]
     assert last.numpy().tolist() == [2, 2, 2, 3, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "place", "part"),
+    [(0, 3, 2, "cats"), (0, 3, 1, "cats"), (2, 1, 2, "s"), (0, 2, 1, "cat")],
+)
+def test_a_window_that_cuts_a_word_answers_with_its_part(taught, pieces, start, size, place, part):
+    text = taught.text()
+    context = "dog cats"  # dog, cat, ##s
+    tokens = read(pieces, text.plan, tf.constant(["who"]), tf.constant([context]))
+    window = Parts(*(tf.constant([x]) for x in (0, start, size)))
+    span = Spans(None, tf.constant([place]), tf.constant([place]), None)
+    begin, end = text._characters(tokens, window, span)
+    assert context[int(begin[0]) : int(end[0])] == part
 
 
 def test_fit_learns_where_the_answer_is(taught):
