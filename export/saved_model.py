@@ -53,8 +53,12 @@ def for_serving(
         )
     try:
         text = model.text(**options)
-    except TypeError:
-        raise UserError(f"A {type(model).__name__} has no option {', '.join(options)}.") from None
+    except TypeError as error:
+        if not options:
+            raise
+        raise UserError(
+            f"A {type(model).__name__} cannot be exported with {', '.join(options)}: {error}"
+        ) from error
     functions = build(text)
     # The graph holds on to the weights, not to the optimizer's state.
     module = tf.Module()

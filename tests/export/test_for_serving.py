@@ -48,3 +48,12 @@ def test_only_models_with_a_preprocessor_are_exported(new_model, tmp_path):
     with pytest.raises(UserError, match=f"{words}GPTCausalLM"):
         for_serving(bare, tmp_path / "lm")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_the_task_has_not_is_refused(new_model, tmp_path):
+    model = new_model("gpt", num_layers=1, hidden_dim=8)
+    with pytest.raises(UserError, match="A GPTCausalLM cannot be exported with top_k: .*top_k"):
+        for_serving(model, tmp_path / "lm", top_k=3)
+    with pytest.raises(UserError, match="beams must be at least 1, got 0"):
+        for_serving(model, tmp_path / "lm", beams=0)
+    assert list(tmp_path.iterdir()) == []

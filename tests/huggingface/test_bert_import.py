@@ -164,6 +164,8 @@ def test_a_classifier_without_names_of_labels_numbers_them(tmp_path):
         ({"position_embedding_type": "relative_key"}, "is 'relative_key', only 'absolute' is supp"),
         ({"is_decoder": True}, "is_decoder is True, only False is supported"),
         ({"hidden_act": "mish"}, "hidden_act is 'mish'; known are relu, gelu, gelu_new"),
+        ({"id2label": 5}, "id2label must be an object of numbers and labels, got 5"),
+        ({"layer_norm_eps": -1}, "layer_norm_eps must be a number above 0, got -1"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label must name the labels 0 to 1, got"),
         ({"id2label": {"0": "a", "1": "b"}}, r"classifier.weight .* shape \[3, 16\], expected \[2"),
         (

@@ -132,3 +132,17 @@ def test_several_answers_to_a_prompt_are_those_of_the_following_seeds(imported):
     assert [answer.text for answer in one] == [answer.text for answer in several[0][:2]]
     with pytest.raises(UserError, match="num_return_sequences must be at least 1, got 0"):
         imported.generate("a", num_return_sequences=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"n_head": 3}, "describes no model that can be made: num_heads must divide"),
+        ({"layer_norm_epsilon": "small"}, "layer_norm_epsilon must be a number above 0, got 'sm"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be a number above 0, got 0"),
+        ({"architectures": 5}, "names the architecture 5; known are GPT2LMHeadModel"),
+    ],
+)
+def test_a_configuration_of_no_model_is_refused(tmp_path, config, words):
+    with pytest.raises(UserError, match=words):
+        tfllm.from_huggingface(changed(tmp_path, **config))

@@ -1,6 +1,7 @@
 """Small T5s of Hugging Face against the answers that `transformers` recorded for them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,11 @@ def test_the_context_is_the_largest_that_is_stated(altered, stated, context):
     told = json.loads(path.read_text()) | {"model_max_length": 10**30} | stated
     path.write_text(json.dumps(told))
     assert tfllm.from_huggingface(folder).backbone.max_sequence_length == context
+
+
+def test_a_start_token_that_is_none_is_refused(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(FIXTURES / "t5-relu", folder)
+    (folder / "generation_config.json").write_text('{"decoder_start_token_id": "x"}')
+    with pytest.raises(UserError, match="decoder_start_token_id must be a token id, got 'x'"):
+        tfllm.from_huggingface(folder)

@@ -10,7 +10,7 @@ import numpy as np
 from tfllm.errors import UserError
 from tfllm.huggingface.activations import THEIRS
 from tfllm.huggingface.checkpoint import Checkpoint
-from tfllm.huggingface.configuration import activation, fraction, require, size
+from tfllm.huggingface.configuration import activation, fraction, positive, require, size
 from tfllm.huggingface.json_files import read_json
 from tfllm.huggingface.mapping import Entry, linear, load, norm, same, stored
 from tfllm.huggingface.sentence_transformers import load_projections, read_modules, write_modules
@@ -103,7 +103,7 @@ def _backbone(checkpoint: Checkpoint, kind: str, dtype: str | None) -> BertBackb
         dropout=fraction(checkpoint, "hidden_dropout_prob", 0.1),
         attention_dropout=fraction(checkpoint, "attention_probs_dropout_prob", 0.1),
         activation=activation(checkpoint, "hidden_act", "gelu"),
-        layer_norm_epsilon=checkpoint.config.get("layer_norm_eps", 1e-12),
+        layer_norm_epsilon=positive(checkpoint, "layer_norm_eps", 1e-12),
         has_pooler=needs_pooler or f"{_POOLER}.weight" in checkpoint,
         dtype=dtype,
     )
@@ -126,6 +126,11 @@ def _labels(checkpoint: Checkpoint) -> list[str]:
     found = checkpoint.config.get("id2label")
     if not found:
         return [f"LABEL_{i}" for i in range(size(checkpoint, "num_labels", 2))]
+    if not isinstance(found, dict) or not all(str(number).isdecimal() for number in found):
+        raise UserError(
+            f"{checkpoint.folder}/config.json: id2label must be an object of numbers and labels, "
+            f"got {found!r}."
+        )
     labels = {int(number): str(label) for number, label in found.items()}
     if sorted(labels) != list(range(len(labels))):
         raise UserError(

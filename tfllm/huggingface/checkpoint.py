@@ -98,7 +98,7 @@ class Checkpoint:
             shape: What it must have.
 
         Returns:
-            float32[rows, *shape[1:]], the next rows; about 16 MB at a time.
+            float32[rows, *shape[1:]], the next rows; about 4 MB at a time.
 
         Raises:
             UserError: as `take`.

@@ -1,5 +1,6 @@
 """Values of config.json, and the refusal of what our models are not."""
 
+import math
 from typing import Any
 
 from tfllm.errors import UserError
@@ -33,6 +34,21 @@ def fraction(checkpoint: Checkpoint, name: str, default: float) -> float:
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise UserError(
             f"{checkpoint.folder}/config.json: {name} must be from 0 to below 1, got {value!r}."
+        )
+    return float(value)
+
+
+def positive(checkpoint: Checkpoint, name: str, default: float) -> float:
+    """A finite number above 0, as the epsilon of a norm.
+
+    Raises:
+        UserError: it is something else.
+    """
+    value = checkpoint.config.get(name, default)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise UserError(
+            f"{checkpoint.folder}/config.json: {name} must be a number above 0, got {value!r}."
         )
     return float(value)
 

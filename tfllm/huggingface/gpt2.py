@@ -9,7 +9,7 @@ import numpy as np
 
 from tfllm.huggingface.activations import THEIRS
 from tfllm.huggingface.checkpoint import Checkpoint
-from tfllm.huggingface.configuration import activation, fraction, require, size
+from tfllm.huggingface.configuration import activation, fraction, positive, require, size
 from tfllm.huggingface.generation_settings import generation_settings
 from tfllm.huggingface.mapping import Entry, load, norm, same, stored
 from tfllm.models import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
@@ -44,7 +44,7 @@ def read(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPTCausalLM:
         intermediate_dim=size(checkpoint, "n_inner", 4 * hidden_dim),
         max_sequence_length=size(checkpoint, "n_positions", 1024),
         dropout=fraction(checkpoint, "resid_pdrop", 0.1),
-        layer_norm_epsilon=checkpoint.config.get("layer_norm_epsilon", 1e-5),
+        layer_norm_epsilon=positive(checkpoint, "layer_norm_epsilon", 1e-5),
         activation=activation(checkpoint, "activation_function", "gelu_new"),
         tie_embeddings=checkpoint.config.get("tie_word_embeddings", True),
     )

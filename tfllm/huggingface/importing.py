@@ -39,7 +39,14 @@ def from_huggingface(folder: str | os.PathLike) -> TextTask:
     family = FAMILIES[architecture]
     tokenizer = family.read_tokenizer(checkpoint.folder)
     with given_weights():
-        model = family.module().read(checkpoint, tokenizer)
+        try:
+            model = family.module().read(checkpoint, tokenizer)
+        except UserError:
+            raise
+        except ValueError as error:  # a layer's own, as of heads that do not divide the width
+            raise UserError(
+                f"{checkpoint.folder}/config.json describes no model that can be made: {error}"
+            ) from error
     if said := report(checkpoint):
         _logger.warning(said)
     return model
@@ -47,8 +54,9 @@ def from_huggingface(folder: str | os.PathLike) -> TextTask:
 
 def _architecture(checkpoint: Checkpoint) -> str:
     named = checkpoint.config.get("architectures")
+    named = named if isinstance(named, list) else [] if named is None else [named]
     known = [*FAMILIES, *KERAS_HUB]
-    found = [name for name in named or () if name in known]
+    found = [name for name in named if name in known]
     if found:
         return found[0]
     raise UserError(

@@ -18,6 +18,7 @@ from tfllm.huggingface.json_files import read_json
 from tfllm.huggingface.kerashub_converted import corrected
 from tfllm.huggingface.kerashub_steps import CachedSteps, WholeSteps
 from tfllm.huggingface.kerashub_tokenizers import end_token_ids, our_tokenizer
+from tfllm.huggingface.sentencepiece_files import read_llama
 from tfllm.models import CausalLMPreprocessor, GenerationSettings, TextTask
 from tfllm.models.causal_text_generator import CausalTextGenerator
 from tfllm.models.presets import save_aside
@@ -217,6 +218,8 @@ def load_keras_hub(
     return from_keras_hub(
         corrected(_read(path, dtype), config),
         context_length or config.get("max_position_embeddings"),
+        # KerasHub's own does not recognise the added tokens of the folder in a text.
+        tokenizer=read_llama(path) if (path / "tokenizer.model").exists() else None,
         generation=generation_settings(Checkpoint(path), encoder_decoder=False),
     )
 

@@ -28,7 +28,7 @@ ITEM_BYTES = {
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 # Converting piece by piece keeps what is beside the model in memory small.
-_PIECE_BYTES = 16 * 2**20
+_PIECE_BYTES = 4 * 2**20
 
 
 _MOST_DIMENSIONS = 32  # of the older NumPy
@@ -74,7 +74,7 @@ def float32_rows(
         byteorder: "<" for little-endian, ">" for big-endian.
 
     Yields:
-        float32[rows, *tensor.shape[1:]], the next rows; about 16 MB at a time. A scalar is one row.
+        float32[rows, *tensor.shape[1:]], the next rows; about 4 MB at a time. A scalar is one row.
 
     Raises:
         UserError: the file has become shorter than it was.

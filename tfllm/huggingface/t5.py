@@ -7,7 +7,7 @@ import numpy as np
 
 from tfllm.errors import UserError
 from tfllm.huggingface.checkpoint import Checkpoint
-from tfllm.huggingface.configuration import fraction, size
+from tfllm.huggingface.configuration import fraction, positive, size
 from tfllm.huggingface.generation_settings import generation_settings
 from tfllm.huggingface.json_files import read_json
 from tfllm.huggingface.mapping import Entry, linear, load, same, stored
@@ -73,7 +73,7 @@ def read(checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str | None = None)
         max_distance=size(checkpoint, "relative_attention_max_distance", 128),
         max_sequence_length=_context(checkpoint),
         dropout=fraction(checkpoint, "dropout_rate", 0.1),
-        layer_norm_epsilon=config.get("layer_norm_epsilon", 1e-6),
+        layer_norm_epsilon=positive(checkpoint, "layer_norm_epsilon", 1e-6),
         dtype=dtype,
     )
     load(checkpoint, _entries(backbone, table))
@@ -120,12 +120,21 @@ def write(model: T5Seq2SeqLM) -> tuple[dict[str, Any], Iterator[tuple[str, np.nd
 
 
 def start_token(checkpoint: Checkpoint) -> int | None:
-    """What the decoder reads first; None if the checkpoint does not say."""
+    """What the decoder reads first; None if the checkpoint does not say.
+
+    Raises:
+        UserError: it is no token id.
+    """
     found = (
         settings.get("decoder_start_token_id")
         for settings in (checkpoint.generation_config, checkpoint.config)
     )
-    return next((token for token in found if token is not None), None)
+    token = next((token for token in found if token is not None), None)
+    if token is not None and (type(token) is not int or token < 0):
+        raise UserError(
+            f"{checkpoint.folder}: decoder_start_token_id must be a token id, got {token!r}."
+        )
+    return token
 
 
 def _network(checkpoint: Checkpoint, default: str) -> tuple[bool, str]:

@@ -11,6 +11,7 @@ from tfllm.layers import (
     PositionEmbedding,
     Positions,
     TokenEmbedding,
+    TruncatedNormal,
     activation_of,
 )
 from tfllm.models.sizes import require_sizes
@@ -168,7 +169,7 @@ class BertBackbone(keras_hub.models.Backbone):
 
 def bert_initializer() -> keras.initializers.Initializer:
     """What all matrices of BERT begin with."""
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+    return TruncatedNormal()
 
 
 def pooler(hidden_dim: int, dtype=None) -> Linear:

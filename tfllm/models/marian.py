@@ -133,6 +133,7 @@ class MarianBackbone(Seq2SeqBackbone):
                     activation_dropout=activation_dropout,
                     activation=activation_of(activation),
                     norm_first=False,
+                    kernel_initializer=Normal(),
                     dtype=dtype,
                     name=f"{name}_{i}",
                     **more,
