@@ -15,6 +15,7 @@ from tfllm.export.check import compare, run_in_fresh_process
 from tfllm.export.versions import publish
 from tfllm.export.warmup import write_warmup
 from tfllm.models import TextFunctions, TextTask, build
+from tfllm.models.lora_merging import merged
 
 
 def for_serving(
@@ -51,6 +52,11 @@ def for_serving(
             "for_serving takes a model of tfllm.models with its preprocessor (as `from_preset` "
             f"returns it), got {type(model).__name__}."
         )
+    with merged(model):  # LoRA is part of the kernels in an export
+        return _write(model, Path(base), source, check_python, options)
+
+
+def _write(model, base, source, check_python, options):
     try:
         text = model.text(**options)
     except TypeError as error:
@@ -73,7 +79,7 @@ def for_serving(
         live = [_answer(text, functions, name, inputs) for name, inputs in requests]
         compare(requests, live, run_in_fresh_process(folder, requests, check_python))
 
-    return publish(Path(base), write)
+    return publish(base, write)
 
 
 def _name_methods(path: Path, text: TextFunctions) -> None:

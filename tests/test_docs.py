@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 from test_readme import free_port
 
+from tfllm import cli
 from tfllm.serving import Client
+from tfllm.trainers import load_recipe
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "huggingface" / "fixtures"
 CHECKPOINTS = {
     "gpt2": "gpt2",
+    "bert-classifier": "bert-classifier",
     "bert-sentiment": "bert-classifier",
     "t5-small": "t5-relu",
     "opus-mt-en-fr": "marian-shared",
@@ -33,9 +37,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def blocks(language):
-    guide = (ROOT / "docs" / "pretrained.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+def blocks(language, guide="pretrained.md"):
+    text = (ROOT / "docs" / guide).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.usefixtures("folder")
@@ -73,3 +77,35 @@ def test_the_commands_of_the_guide_to_pretrained_models_run():
             assert server.wait(30) == 0
     beams, default = answers[-2]["beams"][0], answers[-1]
     assert default["text"] == [beams["text"][0]]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_python_of_the_guide_to_training_runs(capsys):
+    Path("corpus.txt").write_text("\n\n".join(topics[name] for name in sorted(topics)[:20]))
+    for block in blocks("python", "training.md"):
+        exec(compile(block, "training.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "<|im_start|>user\nHi<|im_end|>" in out
+    assert "pair_accuracy" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_guide_to_evaluation_runs(capsys):
+    Path("films.tsv").write_text("review\tlabel\na very good film\tglad\nbad\tsad\n")
+    for command in "".join(blocks("sh", "evaluation.md")).splitlines():
+        assert cli.main(shlex.split(command)[1:]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "classification"
+    for block in blocks("python", "evaluation.md"):
+        exec(compile(block, "evaluation.md", "exec"), {})
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("guide", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_the_commands_that_a_guide_only_shows_have_these_options(guide):
+    commands = "".join(blocks("console", guide)).replace("\\\n", " ").splitlines()
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        if words and words[0] == "tfllm":
+            args = cli._parser().parse_args(words[1:])
+            if words[1] == "train":
+                load_recipe(args.recipe).with_settings(args.set)

@@ -12,37 +12,44 @@ FOLDERS = {
     "tfllm.export": ROOT / "export",
 }
 
-LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls"}
+LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls", "chat"}
 MAY_IMPORT = {
     "contract": set(),
     "errors": set(),
     "_version": set(),
     "rows": set(),
     "calls": set(),
+    "chat": {"templates"},
+    "templates": set(),
     "aside": set(),
     "layers": set(),
     "decoding": {"layers"},
     "tokenizers": set(),
     "optimizers": set(),
+    "metrics": set(),
     "models": {"layers", "decoding", "tokenizers", "optimizers"},
     "data": {"tokenizers"},
-    "evaluators": {"models", "data"},
+    "evaluators": {"models", "data", "metrics"},
+    "reports": {"evaluators", "models", "data", "metrics"},
     "huggingface": {"models", "decoding", "tokenizers", "layers"},
     "serving": set(),
     "trainers": {"models", "data", "evaluators", "optimizers"},
     "export": {"models", "decoding"},
     "quickstart": {"data", "trainers", "export", "serving", "models"},
-    "cli": {
+    "cli": {"commands"},
+    "commands": {
         "data",
         "trainers",
         "export",
         "serving",
         "models",
         "evaluators",
+        "reports",
         "quickstart",
         "from_huggingface",
         "from_preset",
     },
+    "lm_eval_adapter": {"evaluators", "serving"},
     "__main__": {"cli"},
     "__init__": {"models", "huggingface"},
 }

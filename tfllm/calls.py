@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfllm import contract, rows
+from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 
 
@@ -152,6 +153,44 @@ class GeneratorCalls(TokenizerCalls):
         answers = rows.answers(contract.Generation, out)
         groups = [answers[i : i + count] for i in range(0, len(answers), count)]
         return groups[0] if isinstance(prompt, str) else groups
+
+    def chat_template(self) -> ChatTemplate:
+        """How conversations are written for the model.
+
+        Raises:
+            UserError: it was not made for conversations.
+        """
+        raise NotImplementedError
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        stop: str | Sequence[str] = (),
+        **settings: Any,
+    ) -> Any:
+        """Answers a conversation, or each of several.
+
+        Args:
+            messages: Dicts with `role` and `content`, the oldest first; or a list of such lists.
+            stop: Strings that end the answer, beside those of the model's chat template.
+            **settings: As of `generate`.
+
+        Returns:
+            As `generate`.
+
+        Raises:
+            UserError: a message is none, or the model was not made for conversations.
+        """
+        template = self.chat_template()
+        several = bool(messages) and all(isinstance(each, list | tuple) for each in messages)
+        if several:
+            prompt: str | list[str] = [template.render(each) for each in messages]  # type: ignore[arg-type]
+        else:
+            prompt = template.render(messages)  # type: ignore[arg-type]
+        stop = [stop] if isinstance(stop, str) else list(stop)
+        stop = [*dict.fromkeys([*stop, *template.stop])]
+        return self.generate(prompt, stop=stop, **settings)
 
     def beam_search(
         self,

@@ -23,6 +23,7 @@ CLASSIFY_EXAMPLES = "classify_examples"
 FILL_MASK = "fill_mask"
 EMBED = "embed"
 ANSWER = "answer"
+DESCRIBE = "describe"
 
 # What a row's `finish_reason` says: the model ended the text or a stop string came; the limit of
 # tokens or the model's context was reached; or "error: " and the reason.
@@ -31,6 +32,9 @@ LENGTH = "length"
 ERROR_PREFIX = "error: "
 
 MAX_STOP_STRINGS = 4
+# What `describe` is asked for; its values are JSON.
+CHAT_TEMPLATE = "chat_template"
+
 PADDING = -1  # fills short rows of `token_ids` in `tokenize` and `detokenize`
 
 # Files of a version folder, beside saved_model.pb.
@@ -151,6 +155,8 @@ SIGNATURES = {
             _ERROR,
         ),
     ),
+    # An entry of METADATA_FILE as JSON, for clients that see only the server; "" if there is none.
+    DESCRIBE: Signature((Field("key", "string"),), (Field("value", "string"),)),
 }
 
 
@@ -165,7 +171,7 @@ def signatures_of(*names: str) -> dict[str, Signature]:
 
 
 # What the exports of each task have.
-GENERATOR_SIGNATURES = signatures_of(GENERATE, BEAM_SEARCH, SCORE, TOKENIZE, DETOKENIZE)
+GENERATOR_SIGNATURES = signatures_of(GENERATE, BEAM_SEARCH, SCORE, TOKENIZE, DETOKENIZE, DESCRIBE)
 CLASSIFIER_SIGNATURES = signatures_of(CLASSIFY, CLASSIFY_EXAMPLES, TOKENIZE, DETOKENIZE)
 MASKED_LM_SIGNATURES = signatures_of(FILL_MASK, TOKENIZE, DETOKENIZE)
 EMBEDDER_SIGNATURES = signatures_of(EMBED, TOKENIZE, DETOKENIZE)

@@ -1,10 +1,11 @@
 """Training runs: recipes, strategies, checkpoints and `fit`."""
 
 from tfllm.trainers.fit import Result, fit
-from tfllm.trainers.recipe import Optimizer, Recipe, load_recipe, recipe_names
+from tfllm.trainers.recipe import Adaptation, Optimizer, Recipe, load_recipe, recipe_names
 from tfllm.trainers.strategy import make_strategy
 
 __all__ = [
+    "Adaptation",
     "Optimizer",
     "Recipe",
     "Result",

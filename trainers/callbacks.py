@@ -16,11 +16,12 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfllm.data import Records
 from tfllm.errors import Failure
+from tfllm.trainers.averaging import averaged
 from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.early_stopping import BestWeights
 from tfllm.trainers.recipe import Recipe
-from tfllm.trainers.validation import describe, validate
+from tfllm.trainers.validation import Validation
 
 LOG_EVERY = 10  # steps between two points in TensorBoard; the loss is their mean
 SAMPLE_TOKENS = 48
@@ -102,7 +103,7 @@ class Monitor(keras.callbacks.Callback):
 
     Args:
         recipe: The run's recipe.
-        records: Its data.
+        validation: What says more of a loss.
         schedule: The learning rate as a function of the steps already done.
         folder: Where TensorBoard's files go.
 
@@ -111,12 +112,12 @@ class Monitor(keras.callbacks.Callback):
             step (which compiles) and without validation and checkpoints.
     """
 
-    def __init__(self, recipe: Recipe, records: Records, schedule, folder: Path):
+    def __init__(self, recipe: Recipe, validation: Validation, schedule, folder: Path):
         super().__init__()
         self.recipe = recipe
-        self.records = records
+        self.validation = validation
         self.schedule = schedule
-        self.tokens_per_step = recipe.global_batch * records.sequence_length
+        self.tokens_per_step = recipe.global_batch * validation.records.sequence_length
         self.tokens_per_second = 0.0
         self._writer = tf.summary.create_file_writer(str(folder / "train"))
         self._losses: list[float] = []  # since the last point
@@ -155,7 +156,7 @@ class Monitor(keras.callbacks.Callback):
     def _log(self, step):
         mean_loss = sum(self._losses) / len(self._losses)
         self._losses.clear()
-        scalars = describe(mean_loss, self.records, "train")._asdict() | {
+        scalars = self.validation.describe({"loss": mean_loss}, "train") | {
             "learning_rate": float(self.schedule(step - 1)),
             "gradient_norm": float(self.model.optimizer.gradient_norm.numpy()),
             "tokens_per_second": self.tokens_per_second,
@@ -172,32 +173,42 @@ class Monitor(keras.callbacks.Callback):
 class Validate(keras.callbacks.Callback):
     """Validates every `recipe.validate_every` steps and shows what the model writes.
 
+    It comes before `SaveCheckpoints`, so that a run which goes on from a checkpoint knows the
+    validation of its step. The averages of the weights are validated, where there are any.
+
     Args:
         recipe: The run's recipe.
-        records: Its data.
+        validation: How to.
         folder: Where TensorBoard's files go.
+        best: Keeps the best weights and ends the run; None if the last ones shall be kept.
     """
 
-    def __init__(self, recipe: Recipe, records: Records, folder: Path):
+    def __init__(
+        self, recipe: Recipe, validation: Validation, folder: Path, best: BestWeights | None
+    ):
         super().__init__()
         self.recipe = recipe
-        self.records = records
+        self.validation = validation
+        self.best = best
         self._writer = tf.summary.create_file_writer(str(folder / "validation"))
 
-    def on_train_batch_end(self, _, logs=None):
+    def on_train_batch_end(self, *_, **__):
         step = steps_done(self.model)
         if step % self.recipe.validate_every and step != self.recipe.steps:
             return
-        reached = validate(
-            self.model, self.records, self.recipe.global_batch, self.recipe.validation_steps
-        )
-        tqdm.write(
-            f"step {step:,}: loss {logs['loss']:.3f}, validation loss {reached.loss:.3f}, "
-            f"{reached.bits_per_byte:.3f} bits per byte",
-            file=sys.stderr,
-        )
+        with averaged(self.model):
+            self._validate(step)
+        if self.best is not None and self.best.is_over(step):
+            self.model.stop_training = True
+
+    def _validate(self, step):
+        reached = self.validation.measure(self.model, self.recipe.validation_steps)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
+        tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
+        if self.best is not None:
+            self.best.record(step, reached["loss"])
         with self._writer.as_default(step):
-            for name, value in reached._asdict().items():
+            for name, value in reached.items():
                 tf.summary.scalar(name, value)
             if self.recipe.sample_prompts:
                 tf.summary.text("samples", self._samples(step))

@@ -32,17 +32,18 @@ class Checkpoints:
     Args:
         folder: Where the checkpoints are; made when the first one is saved.
         model: A built model, compiled with a built optimizer.
-        keep: How many of the newest ones stay.
+        keep: How many of the newest ones stay when another is saved.
+        optimizer: Whether they hold the optimizer's state too; without it they hold the weights.
     """
 
-    def __init__(self, folder: Path, model: keras.Model, keep: int):
+    def __init__(self, folder: Path, model: keras.Model, keep: int, *, optimizer: bool = True):
         self.folder = folder
         self.keep = keep
         # The state by position: the names of Keras layers depend on what else the process made.
-        self._checkpoint = tf.train.Checkpoint(
-            model=[variable.value for variable in model.variables],
-            optimizer=[variable.value for variable in model.optimizer.variables],
-        )
+        state = {"model": [variable.value for variable in model.variables]}
+        if optimizer:
+            state["optimizer"] = [variable.value for variable in model.optimizer.variables]
+        self._checkpoint = tf.train.Checkpoint(**state)
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
@@ -50,13 +51,33 @@ class Checkpoints:
 
     def save(self, step: int) -> None:
         """Writes the checkpoint of a step, then deletes the ones that are too old."""
+        self.write(step)
+        for old in self.steps()[: -self.keep]:
+            self.delete(old)
+
+    def write(self, step: int) -> None:
+        """Writes the checkpoint of a step; one of that step that is there is replaced."""
         writing = self.folder / (_WRITING + _FOLDER.format(step))
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
         self._checkpoint.write(str(writing / "checkpoint"))
-        install(writing, self.folder / _FOLDER.format(step))
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / _FOLDER.format(old))
+        self.delete(step)
+        install(writing, self._path(step))
+
+    def delete(self, step: int) -> None:
+        """Deletes the checkpoint of a step, if there is one."""
+        if self._path(step).exists():
+            shutil.rmtree(self._path(step))
+
+    def read(self, step: int) -> None:
+        """Restores the checkpoint of a step.
+
+        Raises:
+            Failure: if it cannot be read.
+        """
+        reason = self._read(step)
+        if reason:
+            raise Failure(f"The checkpoint {self._path(step)} cannot be read: {reason}")
 
     def restore(self) -> int:
         """Restores the newest checkpoint that can be read; newer ones are set aside.
@@ -71,13 +92,10 @@ class Checkpoints:
             shutil.rmtree(stray)
         damaged = []
         for step in reversed(self.steps()):
-            path = self.folder / _FOLDER.format(step)
-            try:
-                self._checkpoint.read(str(path / "checkpoint")).assert_consumed()
-            except _UNREADABLE as error:
-                reason = str(error).splitlines()[0][:200]
-                print(f"The checkpoint {path} is skipped: {reason}", file=sys.stderr)
-                damaged.append(path)
+            reason = self._read(step)
+            if reason:
+                print(f"The checkpoint {self._path(step)} is skipped: {reason}", file=sys.stderr)
+                damaged.append(self._path(step))
             else:
                 self._set_aside(damaged)
                 return step
@@ -87,6 +105,17 @@ class Checkpoints:
                 "To begin again, delete that folder."
             )
         return 0
+
+    def _path(self, step: int) -> Path:
+        return self.folder / _FOLDER.format(step)
+
+    def _read(self, step: int) -> str:
+        """Restores the checkpoint of a step. Returns why it could not, or ""."""
+        try:
+            self._checkpoint.read(str(self._path(step) / "checkpoint")).assert_consumed()
+        except _UNREADABLE as error:
+            return str(error).splitlines()[0][:200]
+        return ""
 
     def _set_aside(self, damaged: list[Path]) -> None:
         # Else it would count among those to keep, and its step will come again.

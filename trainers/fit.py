@@ -1,7 +1,6 @@
 """A training run from a recipe to a preset: `fit`, read top to bottom."""
 
 import dataclasses
-import inspect
 import json
 import os
 import sys
@@ -16,21 +15,20 @@ import tensorflow as tf
 from tfllm.aside import make_folder
 from tfllm.data import Records
 from tfllm.errors import UserError
-from tfllm.models import CausalLM, GPTCausalLM, LSTMCausalLM
 from tfllm.optimizers import AdamW
 from tfllm.trainers import callbacks as own
 from tfllm.trainers import run_folder
+from tfllm.trainers.adapting import adapt, scales
+from tfllm.trainers.averaging import use_averages
 from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.early_stopping import BestWeights
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.schedules import WarmupCosine
-from tfllm.trainers.settings import check_name
 from tfllm.trainers.strategy import make_strategy
-from tfllm.trainers.validation import validate
+from tfllm.trainers.tasks import TRAININGS, make_model, objective_of
+from tfllm.trainers.validation import Validation
 
 EXIT_SIGTERM = 143  # 128 + 15, as a shell reports a process that SIGTERM ended
-
-_FAMILIES = {"gpt": GPTCausalLM, "lstm": LSTMCausalLM}
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class Result(NamedTuple):
@@ -38,12 +36,15 @@ class Result(NamedTuple):
 
     Attributes:
         run: The run's folder.
-        preset: The trained model, for `CausalLM.from_preset`.
+        preset: The trained model, for `tfllm.from_preset`.
         tensorboard: The folder to look at with TensorBoard.
         steps: Optimizer steps.
-        validation_loss: Mean cross-entropy per target of the whole validation split, in nats; None
-            if no text is held out.
-        bits_per_byte: The same per byte of text, in bits.
+        best_step: That of the weights of the preset: the best ones with the recipe's `patience`,
+            else the last.
+        validation_loss: The loss on the whole validation split, for language models the mean
+            cross-entropy per target in nats; None if nothing is held out.
+        bits_per_byte: The same per byte of text, in bits; None for other tasks than causal_lm.
+        metrics: All that was measured on the validation split, by name.
         tokens_per_second: Positions trained on per second in the last process of the run.
     """
 
@@ -51,8 +52,10 @@ class Result(NamedTuple):
     preset: str
     tensorboard: str
     steps: int
+    best_step: int
     validation_loss: float | None
     bits_per_byte: float | None
+    metrics: dict[str, float]
     tokens_per_second: float
 
 
@@ -108,26 +111,37 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
     make_folder(tensorboard)
     keras.utils.set_random_seed(recipe.seed)
     schedule = _schedule(recipe)
+    objective = objective_of(recipe, records)
     with distribution.scope():
-        model = _model(recipe, records)
-        model.compile(_optimizer(recipe, schedule), jit_compile=False)
+        model = adapt(make_model(recipe, records), recipe)
+        _require_writer(recipe, model)
+        model.compile(
+            _optimizer(recipe, schedule, model),
+            weighted_metrics=TRAININGS[recipe.task].metrics() or None,
+            microbatches=recipe.microbatches,
+            label_smoothing=recipe.label_smoothing,
+            jit_compile=False,
+        )
         model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(run / run_folder.CHECKPOINTS, model, recipe.keep_checkpoints)
     start = checkpoints.restore()
 
     held_out = records.num_rows("validation") > 0
+    best = _best(recipe, held_out, model, checkpoints, run / run_folder.BEST)
+    validation = Validation(records, objective, recipe.global_batch)
     replicas = distribution.num_replicas_in_sync
     _announce(recipe, records, model, replicas, start, run, tensorboard)
     batches = records.batches(
         "train",
         recipe.global_batch,
+        objective,
         seed=recipe.seed,
         start_step=start,
         num_steps=recipe.steps - start,
     )
-    monitor = own.Monitor(recipe, records, schedule, tensorboard)
+    monitor = own.Monitor(recipe, validation, schedule, tensorboard)
     with own.StopOnSigterm() as sigterm:
-        if start < recipe.steps:
+        if start < recipe.steps and not (best and best.is_over(start)):
             model.fit(
                 batches,
                 shuffle=False,
@@ -135,9 +149,9 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
                 callbacks=[
                     monitor,
                     own.StopOnNaN(),
+                    *([own.Validate(recipe, validation, tensorboard, best)] if held_out else []),
                     sigterm,
                     own.SaveCheckpoints(checkpoints, recipe),
-                    *([own.Validate(recipe, records, tensorboard)] if held_out else []),
                     *callbacks,
                 ],
             )
@@ -146,11 +160,20 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
         print(f"Stopped after step {done:,}; the same call goes on from there.", file=sys.stderr)
         raise SystemExit(EXIT_SIGTERM)
 
-    reached = validate(model, records, recipe.global_batch) if held_out else None
+    if best and best.is_over(done):
+        print(
+            f"Ended after step {done:,}: no validation after step {best.step(done):,} was better.",
+            file=sys.stderr,
+        )
+    use_averages(model)  # as `fit` did, if there were steps left
+    best_step = best.restore(done) if best else done
+    reached = validation.measure(model) if held_out else {}
     numbers = {
         "steps": done,
-        "validation_loss": reached and reached.loss,
-        "bits_per_byte": reached and reached.bits_per_byte,
+        "best_step": best_step,
+        "validation_loss": reached.get("loss"),
+        "bits_per_byte": reached.get("bits_per_byte"),
+        "metrics": reached,
         "tokens_per_second": monitor.tokens_per_second,
     }
     run_folder.write_json(run / run_folder.RESULT, numbers)
@@ -159,9 +182,10 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
 
 
 def _records(recipe: Recipe, replicas: int) -> Records:
-    if recipe.global_batch % replicas:
+    if recipe.global_batch % (replicas * recipe.microbatches):
+        parts = f" times {recipe.microbatches} microbatches" if recipe.microbatches > 1 else ""
         raise UserError(
-            f"global_batch must be a multiple of the {replicas} replicas: got "
+            f"global_batch must be a multiple of the {replicas} replicas{parts}: got "
             f"{recipe.global_batch}."
         )
     if not recipe.data:
@@ -185,7 +209,7 @@ def _schedule(recipe: Recipe) -> WarmupCosine:
     )
 
 
-def _optimizer(recipe: Recipe, schedule: WarmupCosine) -> AdamW:
+def _optimizer(recipe: Recipe, schedule: WarmupCosine, model) -> AdamW:
     settings = recipe.optimizer
     return AdamW(
         schedule,
@@ -193,26 +217,26 @@ def _optimizer(recipe: Recipe, schedule: WarmupCosine) -> AdamW:
         beta_1=settings.beta_1,
         beta_2=settings.beta_2,
         global_clipnorm=settings.clip_norm or None,
+        scales=scales(model, recipe),
+        use_ema=recipe.ema > 0,
+        ema_momentum=recipe.ema,
     )
 
 
-def _model(recipe: Recipe, records: Records) -> CausalLM:
-    task = _FAMILIES[recipe.family]
-    given = {
-        "vocabulary_size": records.tokenizer.vocabulary_size(),
-        "max_sequence_length": records.sequence_length,
-        "dtype": _POLICIES[recipe.precision],
-    }
-    parameters = inspect.signature(task.backbone_cls).parameters.values()
-    known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in given]
-    for name in recipe.model:
-        check_name(name, known, f"the model of a recipe of the family {recipe.family}")
-    try:
-        backbone = task.backbone_cls(**given, **recipe.model)
-    except (TypeError, ValueError, ArithmeticError) as error:  # missing, or out of its range
-        raise UserError(f"The recipe's model cannot be made: {error}") from error
-    preprocessor = task.preprocessor_cls(records.tokenizer, records.sequence_length)
-    return task(backbone=backbone, preprocessor=preprocessor, seed=recipe.seed)
+def _best(recipe: Recipe, held_out: bool, model, checkpoints, folder: Path) -> BestWeights | None:
+    if recipe.patience and not held_out:
+        raise UserError(
+            f"patience needs validations, and {recipe.data} has no validation rows: prepare it "
+            "with some text held out."
+        )
+    return BestWeights(folder, model, checkpoints, recipe.patience) if recipe.patience else None
+
+
+def _require_writer(recipe: Recipe, model) -> None:
+    if recipe.sample_prompts and not hasattr(model, "generate"):
+        raise UserError(
+            f"sample_prompts are for models that write: a {type(model).__name__} does not."
+        )
 
 
 def _announce(recipe, records, model, replicas, start, run, tensorboard):

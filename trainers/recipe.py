@@ -26,7 +26,17 @@ from tfllm.errors import UserError
 from tfllm.trainers import recipes
 from tfllm.trainers.settings import check, check_name, check_types, from_dict, with_setting
 
-FAMILIES = ("gpt", "lstm")
+_ENCODERS = ("bert", "lstm")
+# The tasks, and the families of models for each.
+TASKS = {
+    "causal_lm": ("gpt", "lstm"),
+    "masked_lm": _ENCODERS,
+    "seq2seq_lm": ("marian", "t5", "lstm"),
+    "text_classifier": _ENCODERS,
+    "span_qa": _ENCODERS,
+    "text_embedder": _ENCODERS,
+    "skip_gram": ("skip_gram",),
+}
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -42,6 +52,8 @@ class Optimizer:
         beta_1: Decay of the mean of the gradients.
         beta_2: Decay of the mean of their squares.
         clip_norm: The largest norm of the whole gradient; 0 = no clipping.
+        layer_decay: The rate of a layer as a fraction of that of the layer above it, see
+            `tfllm.models.layer_scales`; 1 = the same for all.
 
     Raises:
         UserError: for a value of the wrong type or out of its range.
@@ -54,6 +66,7 @@ class Optimizer:
     beta_1: float = 0.9
     beta_2: float = 0.95
     clip_norm: float = 1.0
+    layer_decay: float = 1.0
 
     def __post_init__(self):
         check_types(self)
@@ -64,6 +77,33 @@ class Optimizer:
         for name in ("beta_1", "beta_2"):
             check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
         check(self, "clip_norm", self.clip_norm >= 0, "at least 0 (0 = no clipping)")
+        check(self, "layer_decay", 0 < self.layer_decay <= 1, "in (0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """How little of a preset is trained; its task's head always is.
+
+    Attributes:
+        lora_rank: The rank of LoRA on the queries and values, see `tfllm.models.enable_lora`; the
+            rest is frozen. 0 = no LoRA.
+        lora_feed_forward: Whether LoRA is on the feed-forward networks too.
+        freeze_layers: The first blocks that stay as they are.
+        freeze_embeddings: Whether the embeddings stay as they are.
+
+    Raises:
+        UserError: for a value of the wrong type or out of its range.
+    """
+
+    lora_rank: int = 0
+    lora_feed_forward: bool = False
+    freeze_layers: int = 0
+    freeze_embeddings: bool = False
+
+    def __post_init__(self):
+        check_types(self)
+        for name in ("lora_rank", "freeze_layers"):
+            check(self, name, getattr(self, name) >= 0, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +112,26 @@ class Recipe:
 
     Attributes:
         name: Of the run's folder, unless another is given.
-        family: "gpt" or "lstm".
+        task: What is learned; one of `TASKS`.
+        family: The kind of model, one of the task's; "" is its first. Not read with a preset.
         model: The arguments of the family's backbone. The vocabulary's size and the longest
             sequence come from the data and are not among them.
+        preset: The folder of a model to start from, instead of a new one: its head too if it is of
+            the same task.
+        objective: The settings of the task's objective, see `tfllm.data.objectives`; `name` is
+            which one where the task has several.
         data: The folder that `tfllm prepare` wrote.
         global_batch: Rows per step, over all replicas together.
         steps: Optimizer steps.
         optimizer: See `Optimizer`.
+        microbatches: Equal parts of each replica's share of a step that are computed one after
+            the other, for their memory.
+        label_smoothing: Share of a target's probability that goes to all classes alike, in [0, 1).
+        adaptation: See `Adaptation`.
+        ema: The momentum of moving averages of the weights, such as 0.999, in [0, 1). They are
+            validated and become the preset. 0 = no averages.
+        patience: Validations in a row without a new lowest loss after which the run ends; the
+            preset has the best weights. 0 = all steps, and the last weights.
         precision: "float32", or "bfloat16" for bfloat16 arithmetic on float32 weights.
         seed: Decides the first weights, the order of the rows and the dropout.
         validate_every: Steps between two validations.
@@ -92,12 +145,20 @@ class Recipe:
     """
 
     name: str
-    family: str = "gpt"
+    task: str = "causal_lm"
+    family: str = ""
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preset: str = ""
+    objective: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: str = ""
     global_batch: int = 16
     steps: int = 1000
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    microbatches: int = 1
+    label_smoothing: float = 0.0
+    adaptation: Adaptation = dataclasses.field(default_factory=Adaptation)
+    ema: float = 0.0
+    patience: int = 0
     precision: str = "float32"
     seed: int = 0
     validate_every: int = 200
@@ -109,10 +170,18 @@ class Recipe:
     def __post_init__(self):
         check_types(self)
         check(self, "name", self.name == Path(self.name).name != "", "the name of a folder")
-        check(self, "family", self.family in FAMILIES, f"one of {', '.join(FAMILIES)}")
+        check(self, "task", self.task in TASKS, f"one of {', '.join(TASKS)}")
+        families = TASKS[self.task]
+        object.__setattr__(self, "family", self.family or families[0])
+        check(self, "family", self.family in families, f"one of {', '.join(families)}")
         check(self, "seed", 0 <= self.seed < 2**32, "in [0, 2**32)")
         check(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        for name in ("global_batch", "steps", "validate_every", "checkpoint_every"):
+        for name in ("label_smoothing", "ema"):
+            check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        check(self, "patience", self.patience >= 0, "at least 0 (0 = all steps)")
+        for name in (
+            "global_batch", "microbatches", "steps", "validate_every", "checkpoint_every"
+        ):  # fmt: skip
             check(self, name, getattr(self, name) >= 1, "at least 1")
         check(self, "keep_checkpoints", self.keep_checkpoints >= 1, "at least 1")
         check(self, "validation_steps", self.validation_steps >= 0, "at least 0 (0 = all)")

@@ -16,6 +16,7 @@ RECIPE = "recipe.json"
 DATA = "data.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+BEST = "best"
 PRESET = "preset"
 
 # What may differ when a run goes on, because no weight depends on it. The data's folder may have
@@ -29,6 +30,8 @@ _FREE = (
     "keep_checkpoints",
     "sample_prompts",
 )
+# What decides which weights are the best ones, where they are looked for.
+_DECIDES_BEST = ("validate_every", "validation_steps")
 
 
 @contextlib.contextmanager
@@ -77,7 +80,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(recipe).items() if k not in _FREE}
+    free = set(_FREE) - set(_DECIDES_BEST if recipe.patience else ())
+    return {k: v for k, v in dataclasses.asdict(recipe).items() if k not in free}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""How well a model predicts the validation split of prepared data."""
+"""How well a model does on the validation split of prepared data."""
 
 import math
 from typing import NamedTuple
@@ -6,44 +6,58 @@ from typing import NamedTuple
 import keras
 
 from tfllm.data import Records
+from tfllm.data.objectives import Objective
+
+# The tasks whose loss is in nats per token; their perplexity says how many tokens are as likely.
+_OF_TOKENS = ("causal_lm", "completion", "chat", "seq2seq_lm", "denoising")
 
 
 class Validation(NamedTuple):
-    """What a model reaches on the validation split.
+    """Measures a model by the loss of its training, and by what that comes to.
 
     Attributes:
-        loss: Mean cross-entropy per target, in nats.
-        perplexity: e to the loss, per target.
-        bits_per_byte: The cross-entropy per byte of the documents, in bits; unlike the loss it can
-            be compared between tokenizers, and with a compressor.
-    """
-
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-
-
-def validate(
-    model: keras.Model, records: Records, batch_size: int, max_batches: int = 0
-) -> Validation:
-    """Evaluates a compiled model on the rows of the split, in order.
-
-    Args:
-        model: A causal language model.
         records: The prepared data.
+        objective: Of the training; what it draws is drawn alike each time.
         batch_size: Rows per batch, over all replicas together.
-        max_batches: The most batches; 0 = the whole split.
     """
-    batches = records.batches("validation", batch_size, shuffle=False)
-    if max_batches:
-        batches = batches.take(max_batches)
-    loss = model.evaluate(batches, verbose=0, return_dict=True)["loss"]
-    return describe(loss, records, "validation")
 
+    records: Records
+    objective: Objective
+    batch_size: int
 
-def describe(loss: float, records: Records, split: str) -> Validation:
-    """A loss in nats per target of the split, as perplexity and bits per byte too."""
-    # Above 700 e^loss is no float, and the run is lost anyway.
-    perplexity = math.exp(loss) if loss < 700 else math.inf
-    targets_per_byte = records.num_targets(split) / records.num_bytes(split)
-    return Validation(loss, perplexity, loss / math.log(2) * targets_per_byte)
+    def measure(self, model: keras.Model, max_batches: int = 0) -> dict[str, float]:
+        """Evaluates a compiled model on the rows of the split, in order.
+
+        Args:
+            model: The model.
+            max_batches: The most batches; 0 = the whole split.
+
+        Returns:
+            The `loss` and the model's metrics, with what `describe` adds.
+        """
+        batches = self.records.batches("validation", self.batch_size, self.objective, shuffle=False)
+        if max_batches:
+            batches = batches.take(max_batches)
+        found = model.evaluate(batches, verbose=0, return_dict=True)
+        return self.describe({name: float(value) for name, value in found.items()}, "validation")
+
+    def describe(self, found: dict[str, float], split: str) -> dict[str, float]:
+        """Adds what a loss in nats comes to.
+
+        Args:
+            found: With `loss`.
+            split: Of which split it is.
+
+        Returns:
+            For tasks of tokens also `perplexity`, e to the loss; for causal_lm `bits_per_byte`, the
+            cross-entropy per byte of the documents, in bits: unlike the loss it can be compared
+            between tokenizers, and with a compressor.
+        """
+        loss, more = found["loss"], {}
+        if self.records.task in _OF_TOKENS:
+            # Above 700 e^loss is no float, and the run is lost anyway.
+            more["perplexity"] = math.exp(loss) if loss < 700 else math.inf
+        if self.records.task == "causal_lm":
+            targets_per_byte = self.records.num_targets(split) / self.records.num_bytes(split)
+            more["bits_per_byte"] = loss / math.log(2) * targets_per_byte
+        return {"loss": loss, **more, **found}

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.data.packing import Row
 from tfllm.data.shards import ShardReader, ShardWriter
 from tfllm.errors import UserError
 
-ROWS = [Row([i, 1000 * i, 70_000, 0], [1, 1, 2, 0], [0, 1, 0, 0]) for i in range(10)]
+ROWS = [
+    {"token_ids": [i, 1000 * i, 70_000, 0], "text": [b"row %d" % i], "score": [i / 2]}
+    for i in range(10)
+]
 
 
 @pytest.fixture
@@ -25,10 +27,13 @@ def token_ids(example):
 @pytest.mark.usefixtures("shards")
 def test_the_shards_are_plain_tfrecords_of_examples(tmp_path):
     paths = sorted(str(path) for path in tmp_path.glob("train-*.tfrecord"))
-    feature = tf.io.FixedLenFeature([4], tf.int64)
-    spec = {"token_ids": feature, "segment_ids": feature, "positions": feature}
+    spec = {
+        "token_ids": tf.io.FixedLenFeature([4], tf.int64),
+        "text": tf.io.FixedLenFeature([1], tf.string),
+        "score": tf.io.FixedLenFeature([1], tf.float32),
+    }
     rows = [tf.io.parse_single_example(data, spec) for data in tf.data.TFRecordDataset(paths)]
-    assert [Row(**{name: v.numpy().tolist() for name, v in row.items()}) for row in rows] == ROWS
+    assert [{name: v.numpy().tolist() for name, v in row.items()} for row in rows] == ROWS
 
 
 def test_shards_end_at_their_size_and_their_rows_are_listed(shards, tmp_path):
@@ -48,14 +53,14 @@ def test_rows_are_read_in_any_order_across_shards(shards, tmp_path):
     reader = ShardReader(tmp_path, "train", shards)
     order = [9, 0, 3, 3, 8, 1, 2, 4, 5, 6, 7]
     read = [token_ids(example) for example in reader.read(np.array(order))]
-    assert read == [ROWS[i].token_ids for i in order]
+    assert read == [ROWS[i]["token_ids"] for i in order]
 
 
 def test_a_reader_keeps_its_data_when_the_files_are_gone(shards, tmp_path):
     reader = ShardReader(tmp_path, "train", shards)
     for path in tmp_path.iterdir():
         path.unlink()
-    assert token_ids(reader.read([7])[0]) == ROWS[7].token_ids
+    assert token_ids(reader.read([7])[0]) == ROWS[7]["token_ids"]
 
 
 @pytest.mark.parametrize("name", ["train-00001.tfrecord", "train.index"])

@@ -24,6 +24,7 @@ from tiny_kerashub import (
     with_clear_preferences,
 )
 
+from tfllm.chat import chatml
 from tfllm.errors import UserError
 from tfllm.huggingface.kerashub import KerasHubCausalLM, from_keras_hub, load_keras_hub
 from tfllm.huggingface.kerashub_converted import corrected
@@ -98,8 +99,10 @@ def test_tracing_leaves_keras_as_it_was(some_tokenizer):
 
 def test_a_saved_model_loads_again_with_its_settings(gpt2_with_text, tmp_path):
     ours = from_keras_hub(gpt2_with_text, 20, generation={"temperature": 0.5, "end_token_ids": [7]})
+    ours.preprocessor.tokenizer.chat_template = chatml()
     ours.save_to_preset(tmp_path / "preset")
     again = KerasHubCausalLM.from_preset(tmp_path / "preset")
+    assert again.chat_template() == ours.chat_template()
     assert again.generation == ours.generation
     assert again.generation.end_token_ids == (7, 263)
     assert again.backbone.max_sequence_length == 20

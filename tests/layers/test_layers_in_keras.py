@@ -40,8 +40,17 @@ CASES = {
     "linear": (lambda **k: layers.Linear(3, activation="tanh", **k), {"inputs": FLOATS}),
     "lstm": (lambda **k: layers.LSTM(4, **k), {"x": FLOATS}),
     "stacked_lstm": (lambda **k: layers.StackedLSTM(2, 4, dropout=0.1, **k), {"x": FLOATS}),
+    "bidirectional_lstm": (
+        lambda **k: layers.BidirectionalLSTM(2, 4, dropout=0.1, **k),
+        {"x": FLOATS, "segments": IDS},
+    ),
     "segment_mask": (lambda **k: layers.SegmentMask(**k), {"segment_ids": IDS}),
     "padding_mask": (lambda **k: layers.PaddingMask(causal=True, **k), {"present": IDS}),
+    "pair_mask": (
+        lambda **k: layers.PairMask(causal=True, **k),
+        {"queries": IDS, "keys": IDS},
+    ),
+    "pair_positions": (lambda **k: layers.PairPositions(**k), {"pairs": IDS}),
     "counted_positions": (lambda **k: layers.Positions(**k), {"token_ids": IDS}),
     "positions": (lambda **k: layers.PositionEmbedding(9, 4, **k), {"positions": IDS}),
     "sinusoidal": (lambda **k: layers.SinusoidalPositions(4, **k), {"positions": IDS}),

@@ -1,6 +1,15 @@
 import numpy as np
+import tensorflow as tf
 
-from tfllm.layers import PaddingMask, SegmentMask, causal_mask, padding_mask, prefix_mask
+from tfllm.layers import (
+    PaddingMask,
+    PairMask,
+    SegmentMask,
+    causal_mask,
+    padding_mask,
+    pair_mask,
+    prefix_mask,
+)
 
 
 def test_a_causal_mask_is_a_lower_triangle():
@@ -45,3 +54,21 @@ def test_a_padding_mask_as_a_layer_may_hide_what_comes_later():
         [[1, 0, 0], [1, 1, 0], [1, 1, 0]],
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]],
     ]
+
+
+def test_pairs_of_a_packed_row_see_their_own_source_only():
+    queries, keys = tf.constant([[1, 2, 2, 0]]), tf.constant([[1, 1, 2, 3, 0]])
+    mask = pair_mask(queries, keys)
+    np.testing.assert_array_equal(PairMask()(queries, keys), mask)
+    assert mask.numpy().astype(int).tolist() == [
+        [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 0, 0], [1, 1, 1, 1, 0]]
+    ]
+    causal = PairMask(causal=True)(queries, queries).numpy().astype(int).tolist()
+    assert causal == [[[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0]]]
+
+
+def test_rows_of_one_pair_are_masked_as_if_there_were_no_pairs():
+    present = np.array([[1, 1, 0], [0, 1, 1]])
+    for causal in (False, True):
+        expected = np.broadcast_to(PaddingMask(causal=causal)(present), (2, 3, 3))
+        np.testing.assert_array_equal(PairMask(causal=causal)(present, present), expected)

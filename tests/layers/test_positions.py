@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfllm.layers import (
+    PairPositions,
     PositionEmbedding,
     Positions,
     RelativePositionBias,
@@ -35,6 +36,15 @@ def test_sinusoidal_positions_are_exact_far_away():
 
 def test_positions_count_from_zero_whatever_the_tokens():
     assert Positions()(tf.constant([[7, 7, 7], [1, 2, 3]])).numpy().tolist() == [[0, 1, 2]]
+
+
+def test_positions_begin_again_in_each_pair_and_count_padding_on():
+    pairs = [[1, 1, 1, 2, 3, 3, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0], [2, 2, 2, 2, 2, 4, 4, 4]]
+    assert PairPositions()(tf.constant(pairs)).numpy().tolist() == [
+        [0, 1, 2, 0, 0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 2, 3, 4, 0, 1, 2],
+    ]
 
 
 def test_sinusoidal_positions_of_odd_width_are_refused():

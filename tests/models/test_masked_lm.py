@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfllm.errors import UserError
 from tfllm.models import MaskedLM, TextClassifier
-from tfllm.models.masking import Masking, mask, unmask
 from tfllm.tokenizers.wordpiece import WordPieceTokenizer
 
 TEXTS = np.array(
@@ -25,61 +24,6 @@ def taught(new_encoder):
     return model
 
 
-def masked(pieces, texts, seed=0, **fractions):
-    reads = pieces.tokenize(texts)
-    ids = tf.concat([tf.fill([len(texts), 1], 2), reads, tf.fill([len(texts), 1], 3)], 1)
-    present = tf.cast(tf.ones_like(ids).to_tensor(0), tf.int32)
-    inputs = {"token_ids": ids.to_tensor(0), "padding_mask": present}
-
-    def uniform(shape, draw):
-        return tf.random.stateless_uniform(shape, (seed, draw))
-
-    x, targets, weight = mask(inputs, pieces, Masking(**fractions), uniform)
-    return inputs["token_ids"].numpy(), x, targets.numpy(), weight.numpy()
-
-
-def test_the_targets_are_the_tokens_that_were_there_and_no_special_ones(pieces):
-    texts = ["the cat sat on the mat " * 3, "one [MASK] two [SEP]", ""]
-    before, x, targets, weight = masked(pieces, texts, rate=0.5)
-    at = np.take_along_axis(before, x["mask_positions"].numpy(), 1)
-    np.testing.assert_array_equal(at, targets)
-    assert weight.sum(-1).tolist() == [9, 1, 0]
-    assert not np.isin(targets[weight == 1], [0, 2, 3, 4]).any()
-    others = np.ones_like(before, bool)
-    rows, places = np.nonzero(weight)
-    others[rows, x["mask_positions"].numpy()[rows, places]] = False
-    np.testing.assert_array_equal(x["token_ids"].numpy()[others], before[others])
-
-
-def test_most_become_the_mask_some_another_token_and_some_stay(pieces):
-    texts = ["the cat sat on the mat " * 20] * 40
-    before, x, targets, weight = masked(pieces, texts, rate=0.5)
-    now = np.take_along_axis(x["token_ids"].numpy(), x["mask_positions"].numpy(), 1)[weight == 1]
-    was = targets[weight == 1]
-    assert len(now) == 40 * 60
-    np.testing.assert_allclose(np.mean(now == pieces.mask_id), 0.8, atol=0.03)
-    stay = 0.1 + 0.1 / 43  # a random token is the same one now and then
-    np.testing.assert_allclose(np.mean(now == was), stay, atol=0.03)
-    assert len(np.unique(now)) > 30
-    assert before.shape == x["token_ids"].shape
-
-
-def test_a_part_of_the_tokens_is_masked_and_one_at_least(pieces):
-    *_, weight = masked(pieces, ["the cat sat on the mat " * 10, "one two"])
-    assert weight.sum(-1).tolist() == [9, 1]
-
-
-def test_rows_and_draws_are_masked_in_other_places_and_can_be_restored(pieces):
-    texts = ["the cat sat on the mat " * 5] * 2
-    before, first, targets, _ = masked(pieces, texts, 1)
-    second = masked(pieces, texts, 2)[1]
-    assert (first["token_ids"].numpy() != second["token_ids"].numpy()).any()
-    rows = first["mask_positions"].numpy()
-    assert (rows[0] != rows[1]).any()
-    restored = unmask(first["token_ids"], first["mask_positions"], targets)
-    np.testing.assert_array_equal(restored, before)
-
-
 def test_every_step_of_training_masks_other_tokens_of_the_same_texts(taught):
     data = taught.preprocess_samples(TEXTS, sample_weight=np.array([1.0, 2.0, 3.0, 4.0]))
     again = taught.preprocess_samples(TEXTS)
@@ -92,7 +36,8 @@ def test_every_step_of_training_masks_other_tokens_of_the_same_texts(taught):
         steps.assign(step)
         taught.seed = seed
         x, y, weight = taught._masked_anew(data)
-        restored = unmask(x["token_ids"], x["mask_positions"], y)
+        restored = x["token_ids"].numpy()
+        np.put_along_axis(restored, x["mask_positions"].numpy(), y.numpy(), 1)
         np.testing.assert_array_equal(restored, plain)
         np.testing.assert_array_equal(tf.reduce_max(weight, -1), [1, 2, 3, 4])
         found.append(x["mask_positions"].numpy())
@@ -101,12 +46,6 @@ def test_every_step_of_training_masks_other_tokens_of_the_same_texts(taught):
     np.testing.assert_array_equal(found[0], found[2])
     assert (found[0] != found[1]).any()
     assert (found[0] != found[3]).any()
-
-
-@pytest.mark.parametrize("masking", [{"rate": 0.0}, {"rate": 1.5}, {"mask": 0.8, "random": 0.3}])
-def test_senseless_fractions_are_refused(masking):
-    with pytest.raises(UserError, match="masking must have a rate above 0 and at most 1, and frac"):
-        Masking.of(masking)
 
 
 def test_fit_on_strings_learns_what_stands_behind_a_mask(taught):

@@ -1,5 +1,7 @@
-"""A small prepared corpus and a recipe that trains on it in seconds."""
+"""Small prepared data of every task, and a recipe that trains on them in seconds."""
 
+import json
+import random
 import shutil
 from pydoc_data import topics
 
@@ -85,3 +87,67 @@ def again(tmp_path, finished, train):
     """`train` in a folder that has a copy of the finished run."""
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     return train
+
+
+_WORDS = str.split("the a cat dog bird house tree runs sleeps under old two three sees likes")
+
+
+def _sentence(draw):
+    return " ".join(draw.choices(_WORDS, k=draw.randint(4, 12))) + "."
+
+
+def _tables(draw):
+    """A row of each kind of table."""
+    one, other = _sentence(draw), _sentence(draw)
+    begin = len(one) + 1
+    return {
+        "seq2seq_lm": {"source": one, "target": one.replace("cat", "chat")},
+        "text_classifier": {"text": one, "label": draw.choice(["sad", "glad", "neither"])},
+        "span_qa": {
+            "question": f"who {other.split()[0]}",
+            "context": f"{one} {other}",
+            "answer": other.split()[0],
+            "start": begin,
+        },
+        "text_embedder": {"text": one, "text_pair": other},
+        "completion": {"prompt": f"{one}\n", "completion": other},
+        "chat": {
+            "messages": [
+                {"role": "user", "content": one},
+                {"role": "assistant", "content": other},
+            ]
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """By the task that data are prepared for, a folder of them."""
+    folder = tmp_path_factory.mktemp("tasks")
+    draw = random.Random(0)
+    rows = [_tables(draw) for _ in range(60)]
+    text = folder / "text.txt"
+    text.write_text("\n\n".join(" ".join(_sentence(draw) for _ in range(12)) for _ in range(60)))
+    made = {}
+    for task in ("causal_lm", "masked_lm", "denoising", "skip_gram", *rows[0]):
+        source = text
+        if task in rows[0]:
+            source = folder / f"{task}.jsonl"
+            source.write_text("\n".join(json.dumps(row[task]) for row in rows))
+        kind, size = "sentencepiece", 300
+        if task in ("masked_lm", "text_classifier", "span_qa", "text_embedder"):
+            kind, size = "wordpiece", 100
+        elif task == "skip_gram":
+            kind = "words"
+        prepare(
+            source,
+            folder / task,
+            task=task,
+            tokenizer=kind,
+            vocabulary_size=size,
+            sequence_length=32,
+            document_bytes=400,
+            validation_fraction=0.2,
+        )
+        made[task] = folder / task
+    return made

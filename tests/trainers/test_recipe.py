@@ -36,7 +36,7 @@ def test_settings_take_the_type_of_the_field():
     [
         ("step=5", "no 'step' in Recipe; did you mean 'steps'?"),
         ("optimizer.beta2=0.9", "no 'beta2' in Optimizer; did you mean 'beta_2'?"),
-        ("qqq=5", "no 'qqq' in Recipe; there are name, family, model"),
+        ("qqq=5", "no 'qqq' in Recipe; there are name, task, family, model"),
         ("steps=1.5", "steps must be of type int: got '1.5'"),
         ("model.num_layers=two", "model.num_layers must be of type int: got 'two'"),
         ("optimizer=fast", "optimizer must be of type Optimizer: got 'fast'"),
@@ -132,7 +132,7 @@ def test_a_recipe_comes_from_a_python_file_and_from_a_json_file(tmp_path):
 def test_a_recipe_that_is_not_there_is_refused_with_words(tmp_path):
     with pytest.raises(UserError, match="no 'gpt_smal' in the recipes; .* 'gpt_small'?"):
         load_recipe("gpt_smal")
-    with pytest.raises(UserError, match=r"No recipe at .*none\.json\. The package has gpt_10m"):
+    with pytest.raises(UserError, match=r"No recipe at .*none\.json\. The package has .*gpt_10m"):
         load_recipe(str(tmp_path / "none.json"))
     (tmp_path / "latin.json").write_bytes(b'{"name": "caf\xe9"}')
     with pytest.raises(UserError, match=r"latin\.json cannot be read as UTF-8: .*0xe9"):

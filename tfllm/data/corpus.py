@@ -1,8 +1,9 @@
-"""The stream of documents with what their hash decides: duplicates and the split."""
+"""The stream of items with what their hashes decide: duplicates and the split."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -11,46 +12,83 @@ from tqdm import tqdm
 
 from tfllm.data.documents import read_documents
 from tfllm.data.sources import Skips, find_files
+from tfllm.data.tables import Field, read_rows
 
 
-class Document(NamedTuple):
-    """A text and its hash.
+class Item(NamedTuple):
+    """A document, or a row of a table.
 
     Attributes:
-        text: The text.
-        num_bytes: Its size in UTF-8.
-        digest: 16 bytes; equal digests are taken for equal texts.
+        values: By field; a document has `text`.
+        num_bytes: The size of its texts in UTF-8.
+        digest: 16 bytes; equal digests are taken for equal items.
+        split_digest: The same of the field that decides the split.
     """
 
-    text: str
+    values: dict[str, Any]
     num_bytes: int
     digest: bytes
+    split_digest: bytes
 
     def is_validation(self, fraction: float) -> bool:
-        """Whether it is held out: decided by the text alone, whatever else is in the corpus."""
-        return int.from_bytes(self.digest[:8], "big") < fraction * 2**64
+        """Whether it is held out: decided by one field alone, whatever else there is."""
+        return int.from_bytes(self.split_digest[:8], "big") < fraction * 2**64
 
 
-def read_corpus(
+def read_texts(
     sources: list[str | os.PathLike[str]], skips: Skips, description: str, **options: Any
-) -> Iterator[Document]:
+) -> Iterator[Item]:
     """The documents of `read_documents` under a progress bar over the bytes of the files."""
-    num_bytes = sum(os.path.getsize(path) for path in find_files(sources) if os.path.isfile(path))
-    with tqdm(
-        desc=description, total=num_bytes, unit="B", unit_scale=True, disable=None, delay=1
-    ) as bar:
+    with _progress(sources, description) as bar:
         for text in read_documents(sources, skips=skips, progress=bar.update, **options):
             data = text.encode()
-            hashed = hashlib.blake2b(data, digest_size=16, person=b"tfllm.data")
-            yield Document(text, len(data), hashed.digest())
+            digest = _digest(data)
+            yield Item({"text": text}, len(data), digest, digest)
 
 
-def unique(documents: Iterable[Document], skips: Skips) -> Iterator[Document]:
-    """The documents that did not occur before; the others are counted."""
+def read_table(
+    sources: list[str | os.PathLike[str]],
+    description: str,
+    fields: Iterable[Field],
+    split_by: str,
+    **options: Any,
+) -> Iterator[Item]:
+    """The rows of `read_rows` under such a bar; what `split_by` names decides the split."""
+    with _progress(sources, description) as bar:
+        for values in read_rows(sources, fields, progress=bar.update, **options):
+            yield Item(values, _num_bytes(values), _digest_of(values), _digest_of(values[split_by]))
+
+
+def unique(items: Iterable[Item], skips: Skips, kind: str) -> Iterator[Item]:
+    """The items that did not occur before; the others are counted."""
     seen: set[bytes] = set()
-    for document in documents:
-        if document.digest in seen:
-            skips.counts["duplicate_documents"] += 1
+    for item in items:
+        if item.digest in seen:
+            skips.counts[kind] += 1
         else:
-            seen.add(document.digest)
-            yield document
+            seen.add(item.digest)
+            yield item
+
+
+def _progress(sources, description: str) -> tqdm:
+    num_bytes = sum(os.path.getsize(path) for path in find_files(sources) if os.path.isfile(path))
+    return tqdm(desc=description, total=num_bytes, unit="B", unit_scale=True, disable=None, delay=1)
+
+
+def _num_bytes(value: Any) -> int:
+    """UTF-8 bytes of all strings in a value of JSON, without the names."""
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, dict):
+        return sum(map(_num_bytes, value.values()))
+    return sum(map(_num_bytes, value)) if isinstance(value, list) else 0
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16, person=b"tfllm.data").digest()
+
+
+def _digest_of(value: Any) -> bytes:
+    if isinstance(value, str):
+        return _digest(value.encode())
+    return _digest(json.dumps(value, sort_keys=True).encode())

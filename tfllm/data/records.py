@@ -11,13 +11,16 @@ from typing import Any
 import tensorflow as tf
 
 from tfllm import tokenizers
+from tfllm.data.objectives import NextToken, Objective
 from tfllm.data.shards import ShardReader
 from tfllm.data.sources import META_FILE
 from tfllm.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "validation")
 TOKENIZER_FOLDER = "tokenizer"
+
+_DTYPES = {"int64": tf.int64, "bytes": tf.string, "float32": tf.float32}
 
 
 class Records:
@@ -29,7 +32,8 @@ class Records:
     Attributes:
         folder: Its path.
         meta: What its meta.json says.
-        sequence_length: Number of inputs, and of targets, of a row.
+        task: What it was prepared for, a name in `tfllm.data.layouts.LAYOUTS`.
+        sequence_length: Tokens of a row that a model reads.
 
     Raises:
         UserError: if the folder has no prepared data, or it is damaged or of another format.
@@ -38,6 +42,7 @@ class Records:
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         self.meta = _read_meta(self.folder)
+        self.task: str = self.meta["task"]
         self.sequence_length: int = self.meta["sequence_length"]
         self._readers = {
             split: ShardReader(self.folder, split, self.meta["splits"][split]["shards"])
@@ -46,7 +51,16 @@ class Records:
 
     @functools.cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """The tokenizer that the rows were made with."""
+        """The tokenizer that the rows were made with.
+
+        Raises:
+            UserError: the rows are texts, and no tokenizer was asked for.
+        """
+        if self.meta["tokenizer"] is None:
+            raise UserError(
+                f"{self.folder} has no tokenizer: prepare the data again with one (--tokenizer "
+                "wordpiece, sentencepiece, byte_bpe or a path), or start from a preset."
+            )
         return tokenizers.load_tokenizer(self.folder / TOKENIZER_FOLDER)
 
     def num_rows(self, split: str) -> int:
@@ -70,6 +84,7 @@ class Records:
         self,
         split: str,
         batch_size: int,
+        objective: Objective | None = None,
         *,
         seed: int = 0,
         start_step: int = 0,
@@ -88,17 +103,16 @@ class Records:
         Args:
             split: `train` or `validation`.
             batch_size: b, the global batch; every batch is full.
-            seed: Of the permutations.
+            objective: What is learned from the rows; None means the next token, for rows of
+                causal_lm.
+            seed: Of the permutations, and of what the objective draws.
             start_step: The first step, from 0.
             num_steps: How many batches.
             shuffle: Whether an epoch is a permutation, or the rows in order.
 
         Returns:
-            Dataset of (x, y, sample_weight), t being `sequence_length`:
-            x: token_ids, segment_ids (1, 2, … per document of the row, 0 = padding) and positions
-                (from 0 in each document of the row), each int32[b, t].
-            y: int32[b, t], the next token.
-            sample_weight: float32[b, t], 1 where y continues the same document, else 0.
+            Dataset of (x, y, sample_weight) as the objective makes them; `NextToken` says what they
+            are without one.
 
         Raises:
             UserError: if the split has no rows, or a number is out of range.
@@ -118,7 +132,9 @@ class Records:
         if one_pass:
             num_steps = max(0, -(-num_rows // batch_size) - start_step)
         reader = self._readers[split]
+        objective = objective or NextToken(self.tokenizer)
 
+        @tf.autograph.experimental.do_not_convert  # it takes the methods of dataclasses for others
         def batch(step):
             place = step * batch_size + tf.range(batch_size, dtype=tf.int64)
             row, epoch = place % num_rows, place // num_rows
@@ -126,13 +142,27 @@ class Records:
                 row = permute(row, epoch, num_rows, seed)
             serialized = tf.numpy_function(reader.read, [row], tf.string)
             serialized.set_shape([batch_size])
-            exists = epoch == 0 if one_pass else tf.ones([batch_size], tf.bool)
-            return _parse(serialized, exists, self.sequence_length)
+            x, y, weight = objective(self._parse(serialized), tf.stack([seed, step]))
+            if one_pass:
+                weight = tf.nest.map_structure(lambda w: _without(epoch > 0, w), weight)
+            return x, y, weight
 
         steps = tf.data.Dataset.counter(start_step)
         if num_steps is not None:
             steps = steps.take(num_steps)
         return steps.map(batch).prefetch(tf.data.AUTOTUNE)
+
+    def _parse(self, serialized) -> dict[str, tf.Tensor]:
+        """The columns of string[b] Examples: [b] each, or [b, n] of n values."""
+        features = {
+            name: tf.io.FixedLenFeature([] if size == 1 else [size], _DTYPES[kind])
+            for name, (kind, size) in self.meta["columns"].items()
+        }
+        columns = tf.io.parse_example(serialized, features)
+        return {
+            name: tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
+            for name, values in columns.items()
+        }
 
 
 def permute(row, epoch, num_rows, seed):
@@ -154,18 +184,10 @@ def permute(row, epoch, num_rows, seed):
     return tf.raw_ops.RandomIndexShuffle(index=row, seed=seeds, max_index=num_rows - 1, rounds=8)
 
 
-def _parse(serialized, exists, sequence_length):
-    """Examples string[b] → (x, y, sample_weight); rows that do not exist are all 0."""
-    feature = tf.io.FixedLenFeature([sequence_length + 1], tf.int64)
-    row = tf.io.parse_example(
-        serialized, {"token_ids": feature, "segment_ids": feature, "positions": feature}
-    )
-    exists = tf.cast(exists, tf.int64)[:, None]
-    row = {name: tf.cast(values * exists, tf.int32) for name, values in row.items()}
-    segment = row["segment_ids"]
-    same_document = (segment[:, 1:] == segment[:, :-1]) & (segment[:, 1:] > 0)
-    x = {name: values[:, :-1] for name, values in row.items()}
-    return x, row["token_ids"][:, 1:], tf.cast(same_document, tf.float32)
+def _without(rows, weight):
+    """float32[b, …] weights, which are 0 in these rows."""
+    shape = [-1] + [1] * (weight.shape.rank - 1)
+    return weight * tf.reshape(tf.cast(~rows, weight.dtype), shape)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

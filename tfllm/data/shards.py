@@ -1,7 +1,7 @@
 """Rows on disk: TFRecord shards of tf.train.Example, and an index for reading them in any order.
 
-Anybody can read the shards with TensorFlow: each Example has the int64 features token_ids,
-segment_ids and positions, `sequence_length + 1` of each. `{split}.index` is little-endian
+Anybody can read the shards with TensorFlow: each Example has the features that meta.json lists
+under `columns`, with what they hold and how many of it. `{split}.index` is little-endian
 int64[rows + 1]: row i lies in the bytes [index[i], index[i + 1]) of the shards put one after the
 other, with TFRecord's framing around it (12 bytes before, 4 after).
 
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfllm.data.packing import Row
 from tfllm.errors import UserError
 
 SHARD_BYTES = 256 << 20
@@ -55,8 +54,8 @@ class ShardWriter:
         """Rows written so far."""
         return len(self._index) - 1
 
-    def write(self, row: Row) -> None:
-        """Appends a row."""
+    def write(self, row: dict[str, list]) -> None:
+        """Appends a row: lists of int, bytes or float by column."""
         if self._writer is None:
             name = f"{self._split}-{len(self.shards):05d}.tfrecord"
             self._writer = tf.io.TFRecordWriter(str(self._folder / name))
@@ -138,9 +137,14 @@ def _check_size(path: Path, expected: int) -> None:
         raise UserError(f"{path} {came}: prepare the data again.")
 
 
-def _example(row: Row) -> bytes:
-    features = {
-        name: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-        for name, values in row._asdict().items()
-    }
+def _example(row: dict[str, list]) -> bytes:
+    features = {name: _feature(values) for name, values in row.items()}
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def _feature(values: list) -> tf.train.Feature:
+    if isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))

@@ -8,19 +8,14 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from tfllm.errors import UserError
+from tfllm.evaluators.windows import Tokens, windows
 
 
-class Scorer(Protocol):
+class Scorer(Tokens, Protocol):
     """A `CausalLM` or a `Client`: both answer the same calls."""
 
-    def score(self, prompts: list[str], completions: list[str]) -> Any:
+    def score(self, prompts: list[str], completions: list[str], /) -> Any:
         """A list of one `Score` per row."""
-
-    def tokenize(self, texts: list[str], /) -> Any:
-        """A list of the token ids of each text."""
-
-    def detokenize(self, token_ids: list[list[int]]) -> Any:
-        """A list of the texts of the lists of token ids."""
 
 
 class Perplexity(NamedTuple):
@@ -41,53 +36,103 @@ class Perplexity(NamedTuple):
     num_bytes: int
 
 
-def perplexity(
-    scorer: Scorer, texts: Iterable[str], *, context_length: int, batch_size: int = 16
-) -> Perplexity:
-    """Scores every text piece by piece, each piece after the one before it.
+class ScoredPiece(NamedTuple):
+    """A piece of a text and how likely it is after what stands before it.
 
-    A piece is half a context, so that a token is predicted from at least its own piece and the
-    whole piece before it. The end of a text is not predicted.
+    Attributes:
+        text: Number of the text, from 0.
+        piece: The piece.
+        logprob: Summed over its tokens, natural logarithm.
+        num_tokens: Their number.
+    """
+
+    text: int
+    piece: str
+    logprob: float
+    num_tokens: int
+
+
+def perplexity(
+    scorer: Scorer,
+    texts: Iterable[str],
+    *,
+    context_length: int,
+    stride: int | None = None,
+    batch_size: int = 16,
+) -> Perplexity:
+    """Scores every text by a window that slides over it.
+
+    The end of a text is not predicted.
 
     Args:
         scorer: A live model or a client.
         texts: Documents; each is scored alone.
         context_length: Tokens that the model reads at once.
-        batch_size: Pieces per call.
+        stride: Tokens that the window moves on, and that are predicted at a time; each from at
+            least the `context_length − stride` before it. Default half the context. A smaller one
+            gives a better perplexity and costs `context_length / stride` times the computation.
+        batch_size: Windows per call.
 
     Returns:
         `Perplexity` over all texts.
 
     Raises:
-        UserError: a number is too small, there is no text, or the model's context is shorter than
-            `context_length`.
+        UserError: a number is too small or the stride too large, there is no text, or the model's
+            context is shorter than `context_length`.
     """
-    if context_length < 2:
-        raise UserError(f"context_length must be at least 2, got {context_length}.")
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     logprob, num_tokens, num_bytes = 0.0, 0, 0
-    pieces = _pieces(scorer, texts, context_length // 2)
     progress = tqdm(desc="scoring", unit="B", unit_scale=True, disable=None)
-    while batch := [piece for _, piece in zip(range(batch_size), pieces, strict=False)]:
-        before, here = map(list, zip(*batch, strict=True))
-        for piece, score in zip(here, scorer.score(before, here), strict=True):
-            if score.error:
-                raise UserError(
-                    f"The model refused a piece of half of {context_length} tokens: {score.error}. "
-                    "Give the model's own context length."
-                )
-            logprob += score.logprob
-            num_tokens += score.num_tokens
-            num_bytes += len(piece.encode())
-            progress.update(len(piece.encode()))
+    for scored in score_pieces(scorer, texts, context_length, stride, batch_size):
+        size = len(scored.piece.encode())
+        logprob += scored.logprob
+        num_tokens += scored.num_tokens
+        num_bytes += size
+        progress.update(size)
     progress.close()
     if not num_tokens:
         raise UserError("There is no text to score.")
     mean = logprob / num_tokens
+    # Above 700 e^loss is no float.
     return Perplexity(
-        math.exp(-mean), -logprob / math.log(2) / num_bytes, mean, num_tokens, num_bytes
+        math.exp(-mean) if mean > -700 else math.inf,
+        -logprob / math.log(2) / num_bytes,
+        mean,
+        num_tokens,
+        num_bytes,
     )
+
+
+def score_pieces(
+    scorer: Scorer,
+    texts: Iterable[str],
+    context_length: int,
+    stride: int | None = None,
+    batch_size: int = 16,
+) -> Iterator[ScoredPiece]:
+    """The pieces of all texts with their scores, in order; see `perplexity`."""
+    if context_length < 2:
+        raise UserError(f"context_length must be at least 2, got {context_length}.")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
+    stride = context_length // 2 if stride is None else stride
+    if not 1 <= stride <= context_length:
+        raise UserError(
+            f"stride must be from 1 to the {context_length} tokens of the context, got {stride}."
+        )
+    pieces = (
+        (number, before, piece)
+        for number, text in enumerate(texts)
+        for before, piece in windows(scorer, text, context_length, stride)
+    )
+    while batch := [piece for _, piece in zip(range(batch_size), pieces, strict=False)]:
+        numbers, before, here = map(list, zip(*batch, strict=True))
+        for number, piece, score in zip(numbers, here, scorer.score(before, here), strict=True):
+            if score.error:
+                raise UserError(
+                    f"The model refused a window of {context_length} tokens: {score.error}. "
+                    "Give the model's own context length."
+                )
+            yield ScoredPiece(number, piece, score.logprob, score.num_tokens)
 
 
 def served_context_length(scorer: Scorer) -> int:
@@ -101,27 +146,3 @@ def served_context_length(scorer: Scorer) -> int:
     if not limit:
         raise UserError("The model does not say its context length: give it.")
     return int(limit[1]) - 1  # the last token of a scored text is not read
-
-
-def _pieces(scorer: Scorer, texts: Iterable[str], size: int) -> Iterator[tuple[str, str]]:
-    """(the piece before, the piece) of every text, each of `size` tokens at most."""
-    for text in texts:
-        before = ""
-        for piece in _split(scorer, text, size):
-            yield before, piece
-            before = piece
-
-
-def _split(scorer: Scorer, text: str, size: int) -> Iterator[str]:
-    """Cuts a text every `size` tokens, but never inside a character."""
-    (ids,) = scorer.tokenize([text])
-    while ids:
-        for length in range(min(size, len(ids)), 0, -1):
-            (piece,) = scorer.detokenize([ids[:length]])
-            # Tokens may be bytes; a cut inside a character decodes to something else.
-            if piece and text.startswith(piece):
-                break
-        else:
-            raise UserError(f"The tokenizer does not give back the text: {text[:40]!r}…")
-        yield piece
-        text, ids = text[len(piece) :], ids[length:]

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tfllm.errors import UserError
+from tfllm.huggingface.chat_templates import write_chat_template
 from tfllm.huggingface.families import FAMILIES, OF_BACKBONE
 from tfllm.huggingface.folders import write_checkpoint
 from tfllm.huggingface.generation_settings import written
 from tfllm.huggingface.stored import StoredTensor
 from tfllm.huggingface.weight_files import write_weights
 from tfllm.models import Task
+from tfllm.models.lora_merging import merged
 
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
@@ -53,10 +55,12 @@ def to_huggingface(model: Task, folder: str | os.PathLike) -> None:
         }
         write_weights(aside, layout, module.write(model)[1])
         family.write_tokenizer(model.preprocessor.tokenizer, Path(aside))
+        write_chat_template(model.preprocessor.tokenizer, Path(aside))
         if family is FAMILIES["BertModel"]:
             module.write_more(model, Path(aside))
 
-    write_checkpoint(folder, write)
+    with merged(model):
+        write_checkpoint(folder, write)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

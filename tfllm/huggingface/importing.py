@@ -4,6 +4,7 @@ import logging
 import os
 
 from tfllm.errors import UserError
+from tfllm.huggingface.chat_templates import read_chat_template
 from tfllm.huggingface.checkpoint import Checkpoint
 from tfllm.huggingface.families import FAMILIES, KERAS_HUB
 from tfllm.huggingface.report import report
@@ -14,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 def from_huggingface(folder: str | os.PathLike) -> TextTask:
-    """Reads a checkpoint: configuration, weights, tokenizer, labels, pooling, generation settings.
+    """Reads a checkpoint: configuration, weights, tokenizer, labels, pooling, how it writes.
 
     Nothing is downloaded, and no code that a folder may hold is run. What the model has no use
     for is logged as a warning.
@@ -38,6 +39,7 @@ def from_huggingface(folder: str | os.PathLike) -> TextTask:
         return load_keras_hub(folder)
     family = FAMILIES[architecture]
     tokenizer = family.read_tokenizer(checkpoint.folder)
+    tokenizer.chat_template = read_chat_template(checkpoint.folder, tokenizer)
     with given_weights():
         try:
             model = family.module().read(checkpoint, tokenizer)

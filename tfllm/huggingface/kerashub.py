@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfllm.calls import GeneratorCalls
 from tfllm.errors import UserError
+from tfllm.huggingface.chat_templates import read_chat_template
 from tfllm.huggingface.checkpoint import Checkpoint
 from tfllm.huggingface.generation_settings import generation_settings
 from tfllm.huggingface.json_files import read_json
@@ -130,6 +131,7 @@ class KerasHubCausalLM(TextTask, GeneratorCalls):
             settings = {
                 "context_length": self.backbone.max_sequence_length,
                 "generation": dataclasses.asdict(self.generation),
+                "chat_template": self._tokenizer().get_config()["chat_template"],
             }
             (Path(aside) / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
@@ -205,23 +207,28 @@ def load_keras_hub(
     config = read_json(path / "config.json")
     if "registered_name" in config:
         ours = read_json(path / _SETTINGS) if (path / _SETTINGS).exists() else {}
-        return from_keras_hub(
+        loaded = from_keras_hub(
             _read(path, dtype),
             context_length or ours.get("context_length"),
             generation=GenerationSettings.of(ours.get("generation")),
         )
+        loaded.preprocessor.tokenizer.chat_template = ours.get("chat_template")
+        return loaded
     if importlib.util.find_spec("safetensors") is None:
         raise UserError(
             "KerasHub reads folders of Hugging Face with the package safetensors, which is not "
             "installed: pip install safetensors."
         )
-    return from_keras_hub(
+    loaded = from_keras_hub(
         corrected(_read(path, dtype), config),
         context_length or config.get("max_position_embeddings"),
         # KerasHub's own does not recognise the added tokens of the folder in a text.
         tokenizer=read_llama(path) if (path / "tokenizer.model").exists() else None,
         generation=generation_settings(Checkpoint(path), encoder_decoder=False),
     )
+    tokenizer = loaded.preprocessor.tokenizer
+    tokenizer.chat_template = read_chat_template(path, tokenizer)
+    return loaded
 
 
 def _read(path: Path, dtype):

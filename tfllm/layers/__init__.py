@@ -2,6 +2,7 @@
 
 from tfllm.layers.activations import activation_of, gelu_tanh
 from tfllm.layers.attention import MultiHeadAttention
+from tfllm.layers.bidirectional_lstm import BidirectionalLSTM, starts_of
 from tfllm.layers.cache import KVCache
 from tfllm.layers.dropout import Dropout, step_scope, uniform_of_step
 from tfllm.layers.embedding import TokenEmbedding
@@ -9,8 +10,17 @@ from tfllm.layers.feed_forward import FeedForward, GatedFeedForward
 from tfllm.layers.initializers import Normal, TruncatedNormal, given_weights
 from tfllm.layers.linear import Linear
 from tfllm.layers.lstm import LSTM, LSTMState, StackedLSTM
-from tfllm.layers.masks import PaddingMask, SegmentMask, causal_mask, padding_mask, prefix_mask
+from tfllm.layers.masks import (
+    PaddingMask,
+    PairMask,
+    SegmentMask,
+    causal_mask,
+    padding_mask,
+    pair_mask,
+    prefix_mask,
+)
 from tfllm.layers.positions import (
+    PairPositions,
     PositionEmbedding,
     Positions,
     RelativePositionBias,
@@ -20,6 +30,7 @@ from tfllm.layers.transformer import DecoderBlock, EncoderBlock
 
 __all__ = [
     "LSTM",
+    "BidirectionalLSTM",
     "DecoderBlock",
     "Dropout",
     "EncoderBlock",
@@ -31,6 +42,8 @@ __all__ = [
     "MultiHeadAttention",
     "Normal",
     "PaddingMask",
+    "PairMask",
+    "PairPositions",
     "PositionEmbedding",
     "Positions",
     "RelativePositionBias",
@@ -44,7 +57,9 @@ __all__ = [
     "gelu_tanh",
     "given_weights",
     "padding_mask",
+    "pair_mask",
     "prefix_mask",
+    "starts_of",
     "step_scope",
     "uniform_of_step",
 ]

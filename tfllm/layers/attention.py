@@ -152,7 +152,21 @@ class MultiHeadAttention(keras.layers.Layer):
         y = self.output_projection(self._attend(q, *memory, mask, None, training))
         return tf.reshape(y, tf.stack([*tf.unstack(tf.shape(x)[:2]), width]))
 
-    def _attend(self, q, k, v, mask, bias, training):
+    def attention_weights(self, x, attention_mask=None, *, bias=None):
+        """How much of each position each one takes, in every head, without dropout.
+
+        Args:
+            x: float[b, t, m].
+            attention_mask: bool[b or 1, t or 1, t], as of a call; None = everywhere.
+            bias: float[b or 1, h, t, t], as of a call; or None.
+
+        Returns:
+            float32[b, h, t, t], each row of which sums to 1.
+        """
+        q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
+        return self._weights_of(q, k, attention_mask, bias)
+
+    def _weights_of(self, q, k, mask, bias):
         scores = tf.matmul(q, k, transpose_b=True)  # [b, h, t, s]
         # Softmax in float32: in bfloat16 a long row of small weights does not add up to 1.
         scores = tf.cast(scores, tf.float32) * self._scale
@@ -160,7 +174,10 @@ class MultiHeadAttention(keras.layers.Layer):
             scores += tf.cast(bias, tf.float32)
         if mask is not None:
             scores = tf.where(mask[:, None], scores, _MASKED)
-        weights = tf.cast(tf.nn.softmax(scores), v.dtype)
+        return tf.nn.softmax(scores)
+
+    def _attend(self, q, k, v, mask, bias, training):
+        weights = tf.cast(self._weights_of(q, k, mask, bias), v.dtype)
         weights = self.weight_dropout(weights, training=training)
         y = tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3))  # [b, t, h, d]
         b, t = ops.shape(y)[:2]

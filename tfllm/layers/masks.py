@@ -58,6 +58,49 @@ def prefix_mask(positions, length) -> tf.Tensor:
     return (tf.range(length)[None, :] <= positions[:, None])[:, None, :]
 
 
+def pair_mask(queries, keys) -> tf.Tensor:
+    """Every position sees what is present of its own pair, where a row holds several of them.
+
+    Padding sees all that is present, so that rows of one pair are masked as by `padding_mask`.
+
+    Args:
+        queries: int32[b, t], the pair of each position, from 1; 0 = padding.
+        keys: int32[b, s], the same of what is looked at.
+
+    Returns:
+        bool[b, t, s].
+    """
+    queries, keys = queries[:, :, None], keys[:, None, :]
+    return ((queries == keys) | (queries == 0)) & (keys != 0)
+
+
+@keras.saving.register_keras_serializable("tfllm")
+class PairMask(keras.layers.Layer):
+    """`pair_mask` as a layer.
+
+    Args:
+        causal: Whether positions see only themselves and what came before; then t = s.
+
+    Call arguments:
+        queries: int32[b, t], the pair of each position, from 1; 0 = padding.
+        keys: int32[b, s], the same of what is looked at.
+
+    Returns:
+        bool[b, t, s].
+    """
+
+    def __init__(self, causal=False, **kwargs):
+        super().__init__(**kwargs)
+        self.causal = causal
+
+    def call(self, queries, keys):
+        allowed = pair_mask(queries, keys)
+        return allowed & causal_mask(tf.shape(keys)[1]) if self.causal else allowed
+
+    def get_config(self):
+        return {**super().get_config(), "causal": self.causal}
+
+
 @keras.saving.register_keras_serializable("tfllm")
 class PaddingMask(keras.layers.Layer):
     """Who sees whom in rows that are padded at their end.

@@ -73,6 +73,24 @@ class Positions(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfllm")
+class PairPositions(keras.layers.Layer):
+    """Where each token stands in its pair, in rows that hold several pairs one after the other.
+
+    Call arguments:
+        pairs: int32[b, t], the pair of each token, from 1; 0 = padding.
+
+    Returns:
+        int32[b, t], from 0 in each pair; padding is counted on.
+    """
+
+    def call(self, pairs):
+        # Above 1: a row of one pair is counted through, whatever is padding in it.
+        begins = (pairs[:, 1:] != pairs[:, :-1]) & (pairs[:, 1:] > 1)
+        number = tf.cumsum(tf.pad(tf.cast(begins, tf.int32), [[0, 0], [1, 0]]), axis=1)
+        return tf.range(tf.shape(pairs)[1])[None] - tf.searchsorted(number, number)
+
+
+@keras.saving.register_keras_serializable("tfllm")
 class SinusoidalPositions(keras.layers.Layer):
     """Sines in the first half of the vector, cosines in the second, of falling frequency.
 

@@ -132,7 +132,7 @@ class BertBackbone(keras_hub.models.Backbone):
             x = block(x, mask)
         outputs = {"sequence_output": x}
         if has_pooler:
-            outputs["pooled_output"] = self.pooler(x[:, 0])
+            outputs["pooled_output"] = self.pooler(self.summary(x, inputs["padding_mask"]))
         super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **kwargs)
 
         # === Config ===
@@ -148,6 +148,10 @@ class BertBackbone(keras_hub.models.Backbone):
         self.activation = activation
         self.layer_norm_epsilon = layer_norm_epsilon
         self.has_pooler = has_pooler
+
+    def summary(self, sequence_output, padding_mask):  # noqa: ARG002
+        """float[b, m], what a pooler reads of float[b, t, m]: the first position."""
+        return sequence_output[:, 0]
 
     def get_config(self):
         return {

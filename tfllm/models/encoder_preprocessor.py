@@ -5,8 +5,8 @@ import keras_hub
 import tensorflow as tf
 
 from tfllm.errors import UserError
-from tfllm.models.bert import BertBackbone
 from tfllm.models.encoder_inputs import encoder_inputs
+from tfllm.models.encoders import ENCODERS
 from tfllm.tokenizers import Tokenizer
 from tfllm.tokenizers.wordpiece import WordPieceTokenizer
 
@@ -56,7 +56,7 @@ class EncoderPreprocessor(keras_hub.models.Preprocessor):
         UserError: at construction, an argument is none of these.
     """
 
-    backbone_cls = BertBackbone
+    backbone_cls = ENCODERS
     tokenizer_cls = WordPieceTokenizer
 
     def __init__(self, tokenizer, sequence_length=512, padding="longest", **kwargs):

@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from tfllm import contract
 from tfllm.errors import UserError
-from tfllm.models.bert import BertBackbone
 from tfllm.models.encoder_inputs import encoder_inputs, most_bytes
 from tfllm.models.encoder_preprocessor import EncoderPreprocessor, require_encoder_tokenizer
+from tfllm.models.encoders import ENCODERS
 from tfllm.models.task import Task
 from tfllm.models.text_functions import TextFunctions, first_error
 
@@ -14,7 +14,7 @@ from tfllm.models.text_functions import TextFunctions, first_error
 class EncoderTask(Task):
     """Mixed in before a task class of KerasHub, as `Task`."""
 
-    backbone_cls = BertBackbone
+    backbone_cls = ENCODERS
     preprocessor_cls = EncoderPreprocessor
 
     def _set_up(self, backbone, preprocessor, seed):
@@ -31,6 +31,13 @@ class EncoderTask(Task):
         if self.preprocessor is not None and not isinstance(x, dict):
             require_encoder_tokenizer(self._tokenizer(), self.backbone.vocabulary_size)
         return super().preprocess_samples(x, y, sample_weight)
+
+
+def one_per_row(y, weight) -> tf.Tensor:
+    """float32[b], the `target_weights` of a task that has one target per row of `y`."""
+    if weight is None:
+        return tf.ones(tf.shape(y)[:1])
+    return tf.reshape(tf.cast(weight, tf.float32), [-1])
 
 
 def too_long(what: str, num_tokens: int) -> str:

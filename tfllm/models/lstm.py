@@ -3,9 +3,8 @@
 import keras
 import keras_hub
 import tensorflow as tf
-from keras import ops
 
-from tfllm.layers import Dropout, Normal, StackedLSTM, TokenEmbedding
+from tfllm.layers import Dropout, Normal, StackedLSTM, TokenEmbedding, starts_of
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
 from tfllm.models.sizes import require_sizes
@@ -72,12 +71,8 @@ class LSTMBackbone(keras_hub.models.Backbone):
 
         # === Functional model ===
         inputs = language_model_inputs()
-        segments = inputs["segment_ids"]
-        starts = ops.concatenate(
-            [ops.ones_like(segments[:, :1], dtype="bool"), segments[:, 1:] != segments[:, :-1]], 1
-        )
         x = self.embedding_dropout(self.token_embedding(inputs["token_ids"]))
-        x, *_ = self.lstm(x, starts=starts)
+        x, *_ = self.lstm(x, starts=starts_of(inputs["segment_ids"]))
         super().__init__(inputs=inputs, outputs=self.output_dropout(x), dtype=dtype, **kwargs)
 
         # === Config ===

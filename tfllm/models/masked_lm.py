@@ -4,94 +4,42 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfllm import contract
 from tfllm.calls import MaskedLMCalls
 from tfllm.errors import UserError
-from tfllm.layers import Linear, activation_of, step_scope, uniform_of_step
+from tfllm.layers import Linear, step_scope, uniform_of_step
 from tfllm.models.bert import bert_initializer
 from tfllm.models.encoder_inputs import encoder_inputs
-from tfllm.models.encoder_task import EncoderTask, EncoderText
-from tfllm.models.masking import Masking, mask, unmask
-from tfllm.models.text_functions import first_error
+from tfllm.models.encoder_task import EncoderTask
+from tfllm.models.masked_lm_head import MaskedLMHead, OutputBias, Perplexity
+from tfllm.models.masked_lm_text import MaskedLMText
+from tfllm.models.task import cross_entropy
+from tfllm.tokenizers.masking import Masking, mask
 
 _SALT = 0x3A5C  # masks are not drawn with the numbers of dropout
-_TOP_K = 5
 _OF_BERT = Masking()
-
-
-@keras.saving.register_keras_serializable("tfllm")
-class MaskedLMHead(keras.layers.Layer):
-    """What stands between the hidden states and the scoring against the embeddings.
-
-    Args:
-        activation: As of the backbone.
-        layer_norm_epsilon: Added to the variance.
-
-    Call arguments:
-        hidden: float[b, t, m].
-        positions: int32[b, p], the places that are guessed.
-
-    Returns:
-        float[b, p, m].
-    """
-
-    def __init__(self, activation="gelu", layer_norm_epsilon=1e-12, **kwargs):
-        super().__init__(**kwargs)
-        self.activation = activation
-        self.layer_norm_epsilon = layer_norm_epsilon
-
-    def build(self, hidden_shape, positions_shape=None):  # noqa: ARG002
-        self.dense = Linear(
-            hidden_shape[-1],
-            activation=activation_of(self.activation),
-            kernel_initializer=bert_initializer(),
-            dtype=self.dtype_policy,
-            name="dense",
-        )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
-        )
-        self.dense.build(hidden_shape)
-        self.norm.build(hidden_shape)
-        self.built = True
-
-    def call(self, hidden, positions):
-        return self.norm(self.dense(tf.gather(hidden, positions, batch_dims=1)))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "activation": self.activation,
-            "layer_norm_epsilon": self.layer_norm_epsilon,
-        }
-
-
-@keras.saving.register_keras_serializable("tfllm")
-class OutputBias(keras.layers.Layer):
-    """A number for each token, added to its logits float32[..., v]."""
-
-    def build(self, shape):
-        self.bias = self.add_weight(name="bias", shape=shape[-1:], initializer="zeros")
-        self.built = True
-
-    def call(self, logits):
-        return logits + tf.cast(self.bias, logits.dtype)
+# Beside the inputs of a batch that was masked here: its tokens before that.
+_BEFORE = "token_ids_before"
 
 
 @keras.saving.register_keras_serializable("tfllm")
 class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
     """Guesses what stands behind a mask.
 
-    Trains with plain `compile` and `fit`, on a dataset of strings or of pairs of them. A part of
-    the tokens is masked anew at each step; with `loss="auto"` the loss is the mean cross-entropy
-    over all masked tokens of the global batch.
+    Trains with plain `compile` and `fit`, on a dataset of strings or of pairs of them, of which a
+    part of the tokens is masked anew at each step; or on batches that are masked already, with
+    `mask_positions`, their targets and weights. With `loss="auto"` the loss is the mean
+    cross-entropy over all masked tokens of the global batch.
+
+    Targets and weights may be dicts of `tokens`, int32[b, p] and float32[b, p], and of `pair`,
+    int32[b] and float32[b]: whether the second text follows the first one (0) or not (1). Then the
+    mean cross-entropy of these is added. `fit` and `evaluate` show `masked_accuracy` and
+    `masked_perplexity`, the exponential of the loss of the tokens alone, and `pair_accuracy`.
 
     Args:
-        backbone: A `BertBackbone`.
+        backbone: A `BertBackbone` or `LSTMEncoderBackbone`.
         preprocessor: An `EncoderPreprocessor`; None when only token ids are used.
         next_sentence: Whether there is a head that says if a text follows another one.
-        masking: `Masking`, or a dict of it; None to train on batches that are masked already,
-            with `mask_positions`, their targets and weights.
+        masking: `Masking` of strings, or a dict of it; None to take masked batches alone.
         seed: Of dropout and of the masks.
 
     Call arguments:
@@ -101,7 +49,8 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
         Logits, float32[b, p, v].
 
     Raises:
-        UserError: there is no `pooled_output` to judge the next sentence by.
+        UserError: there is no `pooled_output` to judge the next sentence by; in training, there
+            are targets of pairs and no head for them.
 
     Source:
         Devlin et al. 2019, https://arxiv.org/abs/1810.04805; BertForPreTraining of `transformers`.
@@ -130,16 +79,23 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
             if next_sentence
             else None
         )
+        self.masked_perplexity = Perplexity(name="masked_perplexity")
+        self.masked_accuracy = keras.metrics.Mean(name="masked_accuracy")
+        self.pair_accuracy = keras.metrics.Mean(name="pair_accuracy") if next_sentence else None
         inputs = {
             **backbone.input,
             "mask_positions": keras.Input((None,), dtype="int32", name="mask_positions"),
         }
         hidden = backbone(backbone.input)
-        guessed = self.head(hidden["sequence_output"], inputs["mask_positions"])
-        logits = self.output_bias(backbone.token_embedding(guessed, reverse=True))
+        logits = self._guesses(hidden, inputs["mask_positions"])
         if next_sentence:
             self.next_sentence_head.build((None, backbone.hidden_dim))
         super().__init__(inputs=inputs, outputs=logits, **kwargs)
+
+    def _guesses(self, hidden, positions):
+        """float32[b, p, v], logits of the tokens at int32[b, p]."""
+        guessed = self.head(hidden["sequence_output"], positions)
+        return self.output_bias(self.backbone.token_embedding(guessed, reverse=True))
 
     @tf.autograph.experimental.do_not_convert
     def preprocess_samples(self, x, y=None, sample_weight=None):
@@ -149,17 +105,74 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
             return data
         # The same masks each time: those of an evaluation. A training step draws its own.
         numbers = tf.random.stateless_uniform
-        x, y, masked = mask(
+        masked, y, is_guessed = mask(
             x, self._tokenizer(), self.masking, lambda shape, n: numbers(shape, (self.seed, n))
         )
-        return x, y, _weighted(masked, sample_weight)
+        return masked | {_BEFORE: x["token_ids"]}, y, _weighted(is_guessed, sample_weight)
+
+    def call(self, inputs, training=None, **kwargs):
+        inputs = {name: inputs[name] for name in self.input}
+        return super().call(inputs, training=training, **kwargs)
+
+    def outputs_of(self, x, y, training):
+        if not isinstance(y, dict):
+            return super().outputs_of(x, y, training)
+        if self.next_sentence_head is None:
+            raise UserError(
+                "The batches have pairs to judge, and this model was made with next_sentence=False."
+            )
+        hidden = self.backbone({name: x[name] for name in self.backbone.input}, training=training)
+        pair = self.next_sentence_head(hidden["pooled_output"])
+        return {
+            "tokens": self._guesses(hidden, x["mask_positions"]),
+            "pair": tf.cast(pair, tf.float32),
+        }
+
+    def target_weights(self, y, weight):
+        if not isinstance(y, dict):
+            return super().target_weights(y, weight)
+        weight = dict.fromkeys(y) if weight is None else weight
+        return {name: super(MaskedLM, self).target_weights(y[name], weight[name]) for name in y}
+
+    def target_losses(self, y, outputs, label_smoothing=0.0):
+        if not isinstance(y, dict):
+            return super().target_losses(y, outputs, label_smoothing)
+        return {name: cross_entropy(y[name], outputs[name], label_smoothing) for name in y}
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        tokens, logits, weights = y, y_pred, self.target_weights(y, sample_weight)
+        if isinstance(y, dict):
+            self.pair_accuracy.update_state(_is_best(y["pair"], y_pred["pair"]), weights["pair"])
+            tokens, logits, weights = y["tokens"], y_pred["tokens"], weights["tokens"]
+        self.masked_accuracy.update_state(_is_best(tokens, logits), weights)
+        self.masked_perplexity.update_state(cross_entropy(tokens, logits), weights)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def train_step(self, data):
-        return super().train_step(data if self.masking is None else self._masked_anew(data))
+        return self._shown(super().train_step(self._masked_anew(data)), data)
+
+    def test_step(self, data):
+        return self._shown(super().test_step(data), data)
+
+    def _shown(self, logs, data):
+        """What is shown of a step: means over all replicas, of pairs only where there were any."""
+        _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        for metric in (self.masked_perplexity, self.masked_accuracy, self.pair_accuracy):
+            if metric is self.pair_accuracy and not isinstance(y, dict):
+                logs.pop("pair_accuracy", None)
+                continue
+            # Keras would show the plain mean of the replicas' means.
+            sums = [tf.convert_to_tensor(metric.total), tf.convert_to_tensor(metric.count)]
+            mean = tf.math.divide_no_nan(*self._summed_over_replicas(sums))
+            logs[metric.name] = tf.exp(mean) if metric is self.masked_perplexity else mean
+        return logs
 
     def _masked_anew(self, data):
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = {**x, "token_ids": unmask(x["token_ids"], x["mask_positions"], y)}
+        """A batch of strings with the masks of this step; another batch as it is."""
+        x, _, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if _BEFORE not in x:
+            return data
+        x = {**x, "token_ids": x[_BEFORE]}
         with step_scope(self.optimizer.iterations, self.seed + _SALT):
             x, y, masked = mask(
                 x, self._tokenizer(), self.masking, lambda shape, _: uniform_of_step(shape)
@@ -209,81 +222,6 @@ def _weighted(masked, weight):
     return masked if weight is None else masked * tf.cast(weight, masked.dtype)[:, None]
 
 
-class MaskedLMText(EncoderText):
-    """The signatures of `contract.MASKED_LM_SIGNATURES`.
-
-    Args:
-        model: A `MaskedLM`.
-        tokenizer: A `WordPieceTokenizer` with a mask.
-        top_k: Tokens in an answer.
-
-    Raises:
-        UserError: there is no mask, or `top_k` is no number of tokens.
-    """
-
-    task = "masked_lm"
-    signatures = contract.MASKED_LM_SIGNATURES
-
-    def __init__(self, model, tokenizer, top_k: int = _TOP_K):
-        super().__init__(model, tokenizer)
-        if tokenizer.mask_id < 0:
-            raise UserError(
-                f"The tokenizer of a masked language model needs {tokenizer.special_tokens['mask']}"
-                " in its vocabulary."
-            )
-        most = model.backbone.vocabulary_size
-        if not 1 <= top_k <= most:
-            raise UserError(f"top_k must be from 1 to {most}, the model's tokens; got {top_k}.")
-        self.top_k = top_k
-
-    def fill_mask(self, text):
-        """See `contract.SIGNATURES`."""
-        inputs, error = self.read(text)
-        token_ids = inputs["token_ids"]
-        is_mask = token_ids == self.tokenizer.mask_id
-        place = tf.argmax(is_mask, -1, output_type=tf.int32)
-        logits = self.model({**inputs, "mask_positions": place[:, None]}, training=False)[:, 0]
-        best = tf.math.top_k(tf.nn.softmax(logits), self.top_k)
-        error = first_error([(error != "", error), (~tf.reduce_any(is_mask, -1), self._no_mask())])
-        fine = (error == "")[:, None]
-        return {
-            "token": tf.where(fine, tf.gather(self._tokens(), best.indices), ""),
-            "score": tf.where(fine, best.values, 0.0),
-            "text": tf.where(fine, self._filled(inputs, is_mask, place, best.indices), ""),
-            "error": error,
-        }
-
-    def _no_mask(self) -> str:
-        return (
-            f"the text has no {self.tokenizer.special_tokens['mask']} in its first "
-            f"{self.sequence_length - 2} tokens"
-        )
-
-    def _tokens(self):
-        tokens = self.tokenizer.get_vocabulary()
-        # A table may have more rows than there are tokens (a multiple of 64, say).
-        unused = self.model.backbone.vocabulary_size - len(tokens)
-        return tf.constant([*tokens, *[""] * unused])
-
-    def _filled(self, inputs, is_mask, place, found):
-        """string[b, k]: texts with each of int32[b, k] tokens at int32[b] place."""
-        num_masks = tf.reduce_sum(tf.cast(is_mask, tf.int32), -1)
-        shown = tf.where(inputs["padding_mask"] == 1, inputs["token_ids"], contract.PADDING)
-        here = tf.one_hot(place, tf.shape(shown)[1], True, False, dtype=tf.bool)[:, None]
-        filled = tf.where(here, found[:, :, None], shown[:, None])  # [b, k, t]
-        flat = tf.reshape(filled, [-1, tf.shape(shown)[1]])
-        # As transformers: all special tokens are shown where they are wanted, the other masks.
-        texts = tf.where(
-            tf.repeat(num_masks == 1, self.top_k),
-            self.tokenizer.detokenize(flat),
-            self.tokenizer.detokenize(flat, skip_special_tokens=False),
-        )
-        return tf.reshape(texts, tf.shape(found))
-
-    def some_texts(self):
-        mask_token = self.tokenizer.special_tokens["mask"]
-        some = self.some_text()
-        return ["", mask_token, f"{some} {mask_token} {some} {mask_token}", some]
-
-    def metadata(self):
-        return {**super().metadata(), "top_k": self.top_k}
+def _is_best(targets, logits):
+    """float32[...], whether each of int32[...] is the likeliest of float32[..., c]."""
+    return tf.cast(tf.argmax(logits, -1, output_type=targets.dtype) == targets, tf.float32)

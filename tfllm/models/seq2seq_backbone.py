@@ -4,11 +4,11 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfllm.layers import PaddingMask, Positions, causal_mask, prefix_mask
+from tfllm.layers import PairMask, PairPositions, Positions, causal_mask, padding_mask, prefix_mask
 
 
 def seq2seq_inputs() -> dict[str, keras.KerasTensor]:
-    """The inputs of every encoder–decoder backbone, each int32[b, t]; the masks are 0 = padding."""
+    """The inputs of every encoder–decoder backbone, each int32[b, t]; see `Seq2SeqBackbone`."""
     return {
         name: keras.Input((None,), dtype="int32", name=name)
         for name in (
@@ -33,9 +33,12 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
 
     Inputs (a dict):
         encoder_token_ids: int32[b, s], the source.
-        encoder_padding_mask: int32[b, s], 0 for padding.
-        decoder_token_ids: int32[b, t], the start token and the target without its last token.
-        decoder_padding_mask: int32[b, t], 0 for padding.
+        encoder_padding_mask: int32[b, s], 0 for padding, 1 for a token. A row may hold several
+            pairs of source and target one after the other: then 1, 2, … numbers the pair of each
+            token, and no pair knows of its neighbours.
+        decoder_token_ids: int32[b, t], the start token and the target without its last token, for
+            each pair.
+        decoder_padding_mask: int32[b, t], the same numbers.
 
     Outputs (a dict):
         encoder_sequence_output: float[b, s, m].
@@ -49,15 +52,18 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
 
     def __init__(self, *, dtype=None, **kwargs):
         self.positions = Positions(name="positions")
-        self.padding_mask = PaddingMask(name="padding_mask")
-        self.causal_mask = PaddingMask(causal=True, name="causal_mask")
         inputs = seq2seq_inputs()
-        memory = self.encode(inputs["encoder_token_ids"], inputs["encoder_padding_mask"])
-        hidden = self.decode(
+        source, target = inputs["encoder_padding_mask"], inputs["decoder_padding_mask"]
+        in_pair, pair_mask = PairPositions(name="in_pair"), PairMask(name="pair_mask")
+        memory = self._encode(
+            inputs["encoder_token_ids"], in_pair(source), pair_mask(source, source)
+        )
+        hidden = self._decode(
             inputs["decoder_token_ids"],
-            inputs["decoder_padding_mask"],
+            in_pair(target),
+            PairMask(causal=True, name="causal_mask")(target, target),
             [memory] * len(self.decoder_blocks),
-            self.padding_mask(inputs["encoder_padding_mask"]),
+            pair_mask(target, source),
         )
         outputs = {"encoder_sequence_output": memory, "decoder_sequence_output": hidden}
         super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **kwargs)
@@ -88,11 +94,19 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         """float[..., m] behind the last block of the decoder."""
         return x
 
-    def encode(self, token_ids, padding_mask):
-        """float[b, s, m], what the decoder looks at, of int32[b, s] twice."""
-        positions = self.positions(token_ids)
-        x, mask = self.embed_source(token_ids, positions), self.padding_mask(padding_mask)
-        bias = self.encoder_bias(positions)
+    def encode(self, token_ids, present):
+        """float[b, s, m], what the decoder looks at, of int32[b, s]: one source in each row.
+
+        Args:
+            token_ids: int32[b, s].
+            present: int32[b, s], 0 for padding.
+        """
+        return self._encode(token_ids, self.positions(token_ids), padding_mask(present))
+
+    def _encode(self, token_ids, positions, mask):
+        x = self.embed_source(token_ids, positions)
+        # Distances within a pair are those within the row, for which one table serves all rows.
+        bias = self.encoder_bias(self.positions(token_ids))
         for block in self.encoder_blocks:
             x = block(x, mask, bias=bias)
         return self.finish_source(x)
@@ -101,21 +115,24 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         """What the decoder's blocks look at, computed once: a `KVCache` each of float[b, s, m]."""
         return [block.memory_attention.project(memory) for block in self.decoder_blocks]
 
-    def decode(self, token_ids, padding_mask, memories, memory_mask):
-        """One pass over whole targets.
+    def decode(self, token_ids, memories, memory_mask):
+        """One pass over whole targets, one in each row.
 
         Args:
             token_ids: int32[b, t].
-            padding_mask: int32[b, t], 0 for padding.
-            memories: For each block float[b, s, m], or its `KVCache` of `project`.
+            memories: A `KVCache` of `project` for each block.
             memory_mask: bool[b, 1, s].
 
         Returns:
             float[b, t, m], hidden states.
         """
-        positions = self.positions(token_ids)
-        x, mask = self.embed_target(token_ids, positions), self.causal_mask(padding_mask)
-        bias = self.decoder_bias(positions, positions)
+        positions, mask = self.positions(token_ids), causal_mask(tf.shape(token_ids)[1])
+        return self._decode(token_ids, positions, mask, memories, memory_mask)
+
+    def _decode(self, token_ids, positions, mask, memories, memory_mask):
+        x = self.embed_target(token_ids, positions)
+        in_row = self.positions(token_ids)
+        bias = self.decoder_bias(in_row, in_row)
         for block, memory in zip(self.decoder_blocks, memories, strict=True):
             x = block(x, mask, memory=memory, memory_mask=memory_mask, bias=bias)
         return self.finish_target(x)

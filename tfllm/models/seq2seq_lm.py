@@ -23,7 +23,7 @@ class Reading:
     rows have written.
 
     Args:
-        backbone: A `Seq2SeqBackbone`.
+        backbone: A `Seq2SeqBackbone`, or one that can be called alike.
         token_ids: int32[b, s], sources.
         lengths: int32[b], tokens of each.
     """
@@ -50,8 +50,7 @@ class Reading:
 
     def hidden_states(self, token_ids):
         """float[b, t, m], after each of int32[b, t], which begin at position 0."""
-        everywhere = tf.ones_like(token_ids)
-        return self._backbone.decode(token_ids, everywhere, self._memories, self._mask)
+        return self._backbone.decode(token_ids, self._memories, self._mask)
 
     def logits(self, hidden):
         """float32[..., v] of hidden states float[..., m]."""

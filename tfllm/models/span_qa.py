@@ -9,7 +9,7 @@ from tfllm.calls import SpanQACalls
 from tfllm.layers import Linear
 from tfllm.models.bert import bert_initializer
 from tfllm.models.encoder_inputs import Parts, join
-from tfllm.models.encoder_task import EncoderTask
+from tfllm.models.encoder_task import EncoderTask, one_per_row
 from tfllm.models.span_qa_text import SpanQAText, read, span_plan
 
 
@@ -24,7 +24,7 @@ class SpanQA(EncoderTask, SpanQACalls, keras_hub.models.Task):
     its first and last token.
 
     Args:
-        backbone: A `BertBackbone`.
+        backbone: A `BertBackbone` or `LSTMEncoderBackbone`.
         preprocessor: An `EncoderPreprocessor`; None when only token ids are used.
         seed: Of dropout.
 
@@ -48,9 +48,12 @@ class SpanQA(EncoderTask, SpanQACalls, keras_hub.models.Task):
         logits = self.head(backbone(inputs)["sequence_output"])
         super().__init__(inputs=inputs, outputs=ops.cast(logits, "float32"), **kwargs)
 
-    def target_losses(self, y, outputs):
+    def target_weights(self, y, weight):
+        return one_per_row(y, weight)
+
+    def target_losses(self, y, outputs, label_smoothing=0.0):
         ends = tf.transpose(outputs, (0, 2, 1))  # [b, 2, t]
-        return tf.reduce_mean(super().target_losses(y, ends), -1)
+        return tf.reduce_mean(super().target_losses(y, ends, label_smoothing), -1)
 
     @tf.autograph.experimental.do_not_convert
     def preprocess_samples(self, x, y=None, sample_weight=None):

@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from tfllm.errors import UserError
 from tfllm.layers.dropout import step_scope
+from tfllm.models.lora_merging import merged
+from tfllm.models.microbatches import accumulate
 from tfllm.models.presets import compute_in_float32, require_preset, save_aside
 from tfllm.models.text_task import TextTask
 
@@ -17,19 +19,29 @@ class Task(TextTask):
     average per replica, which is wrong when the replicas' weights differ.
 
     A subclass calls `_set_up` before KerasHub's constructor, and gives `text` and, where its
-    targets are not the indices of classes, `target_losses`.
+    targets are not the indices of classes, `target_weights` and `target_losses`.
     """
 
     def _set_up(self, backbone, preprocessor, seed=0):
         super()._set_up(backbone, preprocessor)
         self.seed = seed
+        self.microbatches = 1
+        self.label_smoothing = 0.0
         self._mean_loss = keras.metrics.Mean(name="loss")
         self._own_loss = True
 
     # Training
 
-    def compile(
-        self, optimizer="auto", loss="auto", *, metrics=None, weighted_metrics=None, **kwargs
+    def compile(  # noqa: PLR0913 - Keras's and two more
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        metrics=None,
+        weighted_metrics=None,
+        microbatches=1,
+        label_smoothing=0.0,
+        **kwargs,
     ):
         """As `keras.Model.compile`.
 
@@ -38,9 +50,29 @@ class Task(TextTask):
             loss: "auto" is the task's own, see the class.
             metrics: Metrics that ignore weights; none by default.
             weighted_metrics: Metrics beside the loss; none by default.
+            microbatches: Equal parts of each replica's batch that are computed one after the
+                other, for their memory; the step is that of the whole batch.
+            label_smoothing: Share of a target's probability that goes to all classes alike, in
+                [0, 1), in training alone.
             **kwargs: Of `keras.Model.compile`.
+
+        Raises:
+            UserError: `microbatches` or `label_smoothing` is out of range, or comes with another
+                loss.
+
+        Source:
+            Label smoothing: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
         """
         self._own_loss = loss == "auto"
+        if microbatches < 1 or not 0 <= label_smoothing < 1:
+            raise UserError(
+                "microbatches must be at least 1 and label_smoothing in [0, 1): got "
+                f"{microbatches} and {label_smoothing}."
+            )
+        if not self._own_loss and (microbatches > 1 or label_smoothing):
+            raise UserError('microbatches and label_smoothing need loss="auto", the task\'s own.')
+        self.microbatches = microbatches
+        self.label_smoothing = label_smoothing
         super().compile(
             optimizer=keras.optimizers.Adam(2e-5) if optimizer == "auto" else optimizer,
             loss=None if loss == "auto" else loss,
@@ -69,45 +101,88 @@ class Task(TextTask):
             return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
         return super().preprocess_samples(x, y, sample_weight)
 
-    def target_losses(self, y, outputs) -> tf.Tensor:
-        """float32, one number per target: here the cross-entropy of int32[...] under logits."""
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(y, outputs)
+    def target_weights(self, y, weight):
+        """How much each target counts, by the data alone.
+
+        Args:
+            y: The targets.
+            weight: The sample weights, or None.
+
+        Returns:
+            float32, one number per target; or a dict of such, by the name of each part of the
+            loss: the loss is the sum of their weighted means.
+        """
+        return tf.ones(tf.shape(y)) if weight is None else tf.cast(weight, tf.float32)
+
+    def target_losses(self, y, outputs, label_smoothing=0.0):
+        """The loss of each target, here the cross-entropy of int32[...] under logits.
+
+        Args:
+            y: The targets.
+            outputs: What the model says.
+            label_smoothing: As of `compile`.
+
+        Returns:
+            float32, in the shape of `target_weights`; or a dict with its names.
+        """
+        return cross_entropy(y, outputs, label_smoothing)
+
+    def outputs_of(self, x, y, training):  # noqa: ARG002 - a task may say more where y asks for it
+        """What the model says, as `target_losses` takes it."""
+        return self(x, training=training)
 
     def train_step(self, data):
-        with step_scope(self.optimizer.iterations, self.seed):
-            if not self._own_loss:
+        if not self._own_loss:
+            with step_scope(self.optimizer.iterations, self.seed):
                 return super().train_step(data)
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-            with tf.GradientTape() as tape:
-                outputs = self(x, training=True)
-                loss = self._share_of_loss(y, outputs, weight)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self.target_weights(y, weight)
+        counts = self._summed_over_replicas(_sums(weights))
+
+        def gradients(part, x, y, weight, weights):
+            with (
+                step_scope(self.optimizer.iterations, self.seed, part, self.microbatches),
+                tf.GradientTape() as tape,
+            ):
+                outputs = self.outputs_of(x, y, training=True)
+                losses = self.target_losses(y, outputs, self.label_smoothing)
+                sums = _sums(tf.nest.map_structure(tf.multiply, losses, weights))
+                loss = tf.add_n(list(map(tf.math.divide_no_nan, sums, counts)))
                 scaled = self.optimizer.scale_loss(loss)
-            variables = self.trainable_weights
-            self.optimizer.apply_gradients(
-                zip(tape.gradient(scaled, variables), variables, strict=True)
-            )
-            return self.compute_metrics(x, y, outputs, sample_weight=weight)
+            self.compute_metrics(x, y, outputs, sample_weight=weight)
+            return tape.gradient(scaled, self.trainable_weights), sums
+
+        found, sums = accumulate(
+            gradients, (x, y, weight, weights), self.microbatches, self.trainable_weights
+        )
+        self.optimizer.apply_gradients(zip(found, self.trainable_weights, strict=True))
+        self._log_loss(sums, counts)
+        return self.get_metrics_result()
 
     def test_step(self, data):
         if not self._own_loss:
             return super().test_step(data)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = self(x, training=False)
-        self._share_of_loss(y, outputs, weight)
-        return self.compute_metrics(x, y, outputs, sample_weight=weight)
-
-    def _share_of_loss(self, y, outputs, weight):
-        """This replica's share of the loss: the replicas' shares add up to the global mean."""
+        weights = self.target_weights(y, weight)
+        outputs = self.outputs_of(x, y, training=False)
         losses = self.target_losses(y, outputs)
-        weight = tf.ones_like(losses) if weight is None else tf.cast(weight, losses.dtype)
-        total, count = tf.reduce_sum(losses * weight), tf.reduce_sum(weight)
-        everywhere = [total, count]
+        self.compute_metrics(x, y, outputs, sample_weight=weight)
+        self._log_loss(
+            _sums(tf.nest.map_structure(tf.multiply, losses, weights)),
+            self._summed_over_replicas(_sums(weights)),
+        )
+        return self.get_metrics_result()
+
+    def _summed_over_replicas(self, values):
         replicas = tf.distribute.get_replica_context()
         if replicas is not None and replicas.num_replicas_in_sync > 1:
-            everywhere = replicas.all_reduce(tf.distribute.ReduceOp.SUM, everywhere)
-        # The global mean on each replica: Keras logs the plain mean of what the replicas show.
-        self._mean_loss.update_state(tf.math.divide_no_nan(*everywhere), everywhere[1])
-        return tf.math.divide_no_nan(total, everywhere[1])
+            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, values)
+        return values
+
+    def _log_loss(self, sums, counts):
+        """The global means on each replica: Keras logs the plain mean of what the replicas show."""
+        means = map(tf.math.divide_no_nan, self._summed_over_replicas(sums), counts)
+        self._mean_loss.update_state(tf.add_n(list(means)), counts[0])
 
     # Presets
 
@@ -123,7 +198,8 @@ class Task(TextTask):
             super(Task, self).save_to_preset(aside, max_shard_size=max_shard_size)
             compute_in_float32(aside)
 
-        save_aside(preset_dir, write)
+        with merged(self):
+            save_aside(preset_dir, write)
 
     def save_task_weights(self, filepath):
         """Writes the weights outside of the backbone, without the state of the optimizer."""
@@ -157,3 +233,17 @@ class Task(TextTask):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+
+def cross_entropy(y, logits, label_smoothing=0.0) -> tf.Tensor:
+    """float32[...], of int32[...] under float32[..., c], in nats."""
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+    if not label_smoothing:
+        return loss
+    everywhere = tf.reduce_logsumexp(logits, -1) - tf.reduce_mean(logits, -1)
+    return (1 - label_smoothing) * loss + label_smoothing * everywhere
+
+
+def _sums(tensors) -> list[tf.Tensor]:
+    """The sum of each tensor; of a dict in the order of its names."""
+    return [tf.reduce_sum(tensor) for tensor in tf.nest.flatten(tensors)]

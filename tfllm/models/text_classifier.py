@@ -12,7 +12,7 @@ from tfllm.calls import ClassifierCalls
 from tfllm.errors import UserError
 from tfllm.layers import Dropout, Linear
 from tfllm.models.bert import bert_initializer, pooler
-from tfllm.models.encoder_task import EncoderTask, EncoderText
+from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
 from tfllm.models.example_texts import example_texts
 from tfllm.models.text_functions import per_row
 
@@ -33,7 +33,8 @@ class TextClassifier(EncoderTask, ClassifierCalls, keras_hub.models.TextClassifi
     float[b, c]; for "regression" the squared error of float[b] or float[b, c].
 
     Args:
-        backbone: A `BertBackbone`; one without a pooler gets a new one here.
+        backbone: A `BertBackbone` or `LSTMEncoderBackbone`; one without a pooler gets a new one
+            here.
         preprocessor: An `EncoderPreprocessor`; None when only token ids are used.
         num_classes: c; None means as many as `labels`.
         labels: Their names; None means LABEL_0, LABEL_1, …
@@ -94,21 +95,24 @@ class TextClassifier(EncoderTask, ClassifierCalls, keras_hub.models.TextClassifi
         pooled = (
             outputs["pooled_output"]
             if self.pooler is None
-            else self.pooler(outputs["sequence_output"][:, 0])
+            else self.pooler(backbone.summary(outputs["sequence_output"], inputs["padding_mask"]))
         )
         logits = ops.cast(self.head(self.head_dropout(pooled)), "float32")
         super().__init__(inputs=inputs, outputs=logits, **kwargs)
 
-    def target_losses(self, y, outputs):
+    def target_weights(self, y, weight):
+        return one_per_row(y, weight)
+
+    def target_losses(self, y, outputs, label_smoothing=0.0):
         if self.problem_type == "multi_label_classification":
-            y = tf.cast(y, outputs.dtype)
+            y = tf.cast(y, outputs.dtype) * (1 - label_smoothing) + label_smoothing / 2
             return tf.reduce_mean(
                 tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=outputs), -1
             )
         if self.problem_type == "regression" or len(self.labels) == 1:
             y = tf.reshape(tf.cast(y, outputs.dtype), tf.shape(outputs))
             return tf.reduce_mean(tf.square(outputs - y), -1)
-        return super().target_losses(tf.reshape(y, [-1]), outputs)
+        return super().target_losses(tf.reshape(y, [-1]), outputs, label_smoothing)
 
     def scores(self, logits):
         """What the scores of float32[b, c] logits are, as `problem_type` says."""

@@ -12,9 +12,11 @@ from tfllm import contract
 from tfllm.calls import EmbedderCalls
 from tfllm.errors import UserError
 from tfllm.layers import Linear, activation_of
-from tfllm.models.encoder_task import EncoderTask, EncoderText
+from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
+from tfllm.models.pooling import POOLINGS, Pooling
 
 _EPSILON = 1e-12
+_BELONGS = "belongs"  # the targets of pairs that have no similarity
 
 
 class Projection(NamedTuple):
@@ -31,51 +33,6 @@ class Projection(NamedTuple):
     use_bias: bool = True
 
 
-def _masked_mean(hidden, present):
-    present = ops.cast(present, "float32")[..., None]
-    return ops.sum(hidden * present, 1) / ops.maximum(ops.sum(present, 1), 1e-9)
-
-
-def _masked_max(hidden, present):
-    return ops.max(ops.where(ops.cast(present, "bool")[..., None], hidden, -1e9), 1)
-
-
-_POOLINGS = {
-    "mean": _masked_mean,
-    "cls": lambda hidden, present: hidden[:, 0],  # noqa: ARG005
-    "max": _masked_max,
-}
-
-
-@keras.saving.register_keras_serializable("tfllm")
-class Pooling(keras.layers.Layer):
-    """The hidden states of a row as one vector.
-
-    Args:
-        mode: "mean" of the tokens, "max" of them in each dimension, or "cls", the first.
-
-    Call arguments:
-        hidden: float[b, t, m].
-        present: int32[b, t], 0 for padding.
-
-    Returns:
-        float32[b, m].
-
-    Source:
-        Reimers and Gurevych 2019, section 3, https://arxiv.org/abs/1908.10084
-    """
-
-    def __init__(self, mode, **kwargs):
-        super().__init__(**kwargs)
-        self.mode = mode
-
-    def call(self, hidden, present):
-        return _POOLINGS[self.mode](ops.cast(hidden, "float32"), present)
-
-    def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
-
-
 @keras.saving.register_keras_serializable("tfllm")
 class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
     """Turns a text into a vector of unit length.
@@ -84,11 +41,16 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
     `loss="auto"` the loss is the mean over the global batch of the squared difference between the
     cosine of the two vectors and the similarity, float[b] in [-1, 1].
 
+    A dataset of ((text, text that belongs to it),) trains by contrast: each text shall find its
+    other one among those of the whole global batch (with `microbatches`, of its part of it). The
+    loss is the cross-entropy of the cosines, divided by `temperature`.
+
     Args:
-        backbone: A `BertBackbone`.
+        backbone: A `BertBackbone` or `LSTMEncoderBackbone`.
         preprocessor: An `EncoderPreprocessor`; None when only token ids are used.
         pooling: "mean", "cls" or "max", see `Pooling`.
         projections: `Projection`s behind it, or sequences of their fields.
+        temperature: Of the contrast.
         seed: Of dropout.
 
     Call arguments:
@@ -98,7 +60,7 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         float32[b, d], of unit length.
 
     Raises:
-        UserError: there is no such pooling.
+        UserError: there is no such pooling, or the temperature is not above 0.
 
     Source:
         Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; `sentence-transformers`.
@@ -110,13 +72,17 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         preprocessor=None,
         pooling="mean",
         projections: Sequence[Any] = (),
+        temperature=0.05,
         seed=0,
         **kwargs,
     ):
-        if pooling not in _POOLINGS:
-            raise UserError(f"pooling must be one of {', '.join(_POOLINGS)}, got {pooling!r}.")
+        if pooling not in POOLINGS:
+            raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        if temperature <= 0:
+            raise UserError(f"temperature must be above 0, got {temperature}.")
         self._set_up(backbone, preprocessor, seed)
         self.pooling = pooling
+        self.temperature = temperature
         self.projections = [Projection(*projection) for projection in projections]
         self.projection_layers = [
             Linear(
@@ -141,11 +107,22 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
     def preprocess_samples(self, x, y=None, sample_weight=None):
         if isinstance(x, tuple):  # a row after the other, so that a replica gets whole pairs
             x = tf.reshape(tf.stack([tf.convert_to_tensor(texts) for texts in x], 1), [-1])
+            if y is None:
+                y = {_BELONGS: tf.ones(tf.shape(x)[:1] // 2)}
         return super().preprocess_samples(x, y, sample_weight)
 
-    def target_losses(self, y, outputs):
+    def target_weights(self, y, weight):
+        return one_per_row(y[_BELONGS] if isinstance(y, dict) else y, weight)
+
+    def target_losses(self, y, outputs, label_smoothing=0.0):
         pairs = tf.reshape(outputs, [-1, 2, outputs.shape[-1]])
-        cosine = tf.reduce_sum(pairs[:, 0] * pairs[:, 1], -1)
+        first, second = pairs[:, 0], pairs[:, 1]
+        if isinstance(y, dict):
+            others, begin = _of_all_replicas(second)
+            cosines = tf.matmul(first, others, transpose_b=True) / self.temperature
+            own = begin + tf.range(tf.shape(first)[0])
+            return super().target_losses(own, cosines, label_smoothing)
+        cosine = tf.reduce_sum(first * second, -1)
         return tf.square(cosine - tf.reshape(tf.cast(y, cosine.dtype), [-1]))
 
     def text(self, **options):
@@ -155,8 +132,22 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         return {
             **super().get_config(),
             "pooling": self.pooling,
+            "temperature": self.temperature,
             "projections": [list(projection) for projection in self.projections],
         }
+
+
+def _of_all_replicas(x):
+    """float32[r * b, d], the rows of all r replicas; and int32, where this one's b begin."""
+    context = tf.distribute.get_replica_context()
+    replicas = 1 if context is None else context.num_replicas_in_sync
+    if replicas == 1:
+        return x, 0
+    rows, here = tf.shape(x)[0], context.replica_id_in_sync_group
+    # A sum of rows in their places and zeros: its gradient is right under every strategy.
+    mine = tf.one_hot(here, replicas, dtype=x.dtype)[:, None, None]
+    placed = tf.reshape(mine * x[None], tf.stack([replicas * rows, x.shape[-1]]))
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, placed), here * rows
 
 
 class EmbedderText(EncoderText):

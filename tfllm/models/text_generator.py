@@ -1,5 +1,6 @@
 """The signatures of a model that writes text."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class TextGenerator(TextFunctions):
         }
         self.signatures = with_defaults(contract.GENERATOR_SIGNATURES, defaults)
         self.rules = Rules(
-            settings.end_token_ids or (tokenizer.eos_id,),
+            _end_token_ids(settings, tokenizer),
             settings.suppressed_token_ids,
             settings.forced_bos_token_id,
             settings.forced_eos_token_id,
@@ -238,6 +239,17 @@ class TextGenerator(TextFunctions):
         """What `score` counts: its name, int32[b] how much there is, and how much there may be."""
         raise NotImplementedError
 
+    def describe(self, key):
+        """See `contract.SIGNATURES`."""
+        known = {"task": self.task, **self.metadata()}
+        keys = tf.constant([*known])
+        values = tf.constant([*(json.dumps(v, ensure_ascii=False) for v in known.values()), ""])
+        equal = tf.cast(key[:, None] == keys, tf.int32)
+        place = tf.argmax(equal, -1, tf.int32)
+        return {
+            "value": tf.gather(values, tf.where(tf.reduce_any(equal > 0, -1), place, len(known)))
+        }
+
     def requests(self):
         some = self.some_text(min(12, self.context_length // 4))
         too_long = some * self.context_length
@@ -251,11 +263,14 @@ class TextGenerator(TextFunctions):
             ),
             (contract.BEAM_SEARCH, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
             (contract.SCORE, {"prompt": ["", some, too_long], "completion": [some, some[:3], "x"]}),
+            (contract.DESCRIBE, {"key": ["task", contract.CHAT_TEMPLATE, ""]}),
             *super().requests(),
         ]
 
     def metadata(self) -> dict[str, Any]:
-        return {"context_length": self.context_length, "beams": self.beams}
+        template = self.tokenizer.chat_template
+        chat = {} if template is None else {contract.CHAT_TEMPLATE: template.as_dict()}
+        return {"context_length": self.context_length, "beams": self.beams, **chat}
 
     def _without_huge(self, texts):
         """Texts, "" where one cannot fit whatever its tokens are; and bool[b], where that is."""
@@ -279,6 +294,14 @@ def _cut(ids, lengths):
     place = tf.ragged.range(ids.row_lengths())
     keep = place.values < tf.cast(tf.gather(lengths, ids.value_rowids()), tf.int64)
     return tf.ragged.boolean_mask(ids, ids.with_values(keep))
+
+
+def _end_token_ids(settings, tokenizer) -> tuple[int, ...]:
+    """What ends a text: also a stop string of the chat template that is a token without text."""
+    ids = settings.end_token_ids or (tokenizer.eos_id,)
+    stop = () if tokenizer.chat_template is None else tokenizer.chat_template.stop
+    ends = [token.id for token in tokenizer.added_tokens if token.text in stop]
+    return (*ids, *(end for end in ends if end not in ids))
 
 
 def _reason(stopped, error):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfllm import contract
 from tfllm.calls import Calls
+from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 from tfllm.models.text_functions import TextFunctions, build
 
@@ -26,7 +27,7 @@ class TextTask(Calls):
         self.backbone = backbone
         self.preprocessor = preprocessor
         self._text_functions = None
-        self._traced_variables = None
+        self._traced = None
 
     def text(self, **options: Any) -> TextFunctions:
         """The signatures of this model, for its own calls and for an export."""
@@ -42,13 +43,29 @@ class TextTask(Calls):
 
     def text_functions(self) -> Mapping[str, Callable]:
         """The `tf.function`s behind the calls, by signature name."""
-        # LoRA brings variables that a graph traced before it does not read.
-        variables = [variable.path for variable in self.variables]
-        if self._traced_variables != variables:
+        # LoRA brings variables that a graph traced before it does not read, and a chat template
+        # tokens that end a text.
+        read = [variable.path for variable in self.variables]
+        read.append(self._tokenizer().chat_template)
+        if self._traced != read:
             text = self.text()
-            self._traced_variables = variables
+            self._traced = read
             self._text_functions = (text, build(text))
         return self._text_functions[1]
+
+    def chat_template(self) -> ChatTemplate:
+        """How conversations are written for the model: what its tokenizer says.
+
+        Raises:
+            UserError: it says nothing.
+        """
+        template = self._tokenizer().chat_template
+        if template is None:
+            raise UserError(
+                "This model has no chat template. Give it the one that it was trained with: "
+                "model.preprocessor.tokenizer.chat_template = ChatTemplate(…)."
+            )
+        return template
 
     def _ask(self, signature, inputs, **options):
         if options:

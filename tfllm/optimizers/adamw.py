@@ -10,7 +10,14 @@ from tfllm.errors import UserError
 class AdamW(keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` as language models are trained with it, right under a strategy.
 
-    The arguments are those of `keras.optimizers.AdamW`. What differs:
+    Args:
+        *args: Of `keras.optimizers.AdamW`.
+        scales: {path of a variable: factor of its learning rate}, for every variable that is
+            trained; None means 1 for all. The decay of a weight is multiplied by its rate, so it
+            is scaled alike.
+        **kwargs: Of `keras.optimizers.AdamW`.
+
+    What differs from it:
 
     - Weight decay acts on variables of rank 2 and more (kernels and embeddings), never on biases
       and the gains of norms.
@@ -25,12 +32,16 @@ class AdamW(keras.optimizers.AdamW):
 
     Raises:
         UserError: at build time, if `gradient_accumulation_steps` is set under a strategy of
-            several replicas, where Keras cannot run it.
+            several replicas, where Keras cannot run it; or if `scales` lacks a variable.
 
     Source:
         Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101; decay on matrices only:
         Radford et al. 2018 ("non bias or gain weights"), section 4.1 of the GPT paper.
     """
+
+    def __init__(self, *args, scales=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scales = scales
 
     def build(self, variables):
         if self.built:
@@ -43,6 +54,7 @@ class AdamW(keras.optimizers.AdamW):
                 "Leave it out; the replicas already share the global batch."
             )
         super().build(variables)
+        self._scale_of_index = [self._scale_of(variable) for variable in variables]
         # Every replica computes it from the same summed gradient: the first one's is the value.
         self.gradient_norm = self.add_variable(
             (), name="gradient_norm", dtype="float32", aggregation="only_first_replica"
@@ -51,6 +63,25 @@ class AdamW(keras.optimizers.AdamW):
     def apply(self, grads, trainable_variables=None):
         grads = [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
         super().apply(grads, trainable_variables)
+
+    def _scale_of(self, variable) -> float:
+        if self.scales is None:
+            return 1.0
+        if variable.path not in self.scales:
+            raise UserError(
+                f"scales must have a factor for every variable that is trained: it has none for "
+                f"{variable.path}."
+            )
+        return self.scales[variable.path]
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = learning_rate * self._scale_of_index[self._get_variable_index(variable)]
+        if self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * rate)
+        super().update_step(gradient, variable, rate)
+
+    def _apply_weight_decay(self, variables):
+        """`update_step` does it, where the variable's own rate is known."""
 
     def _use_weight_decay(self, variable):
         return len(variable.shape) >= 2 and super()._use_weight_decay(variable)
@@ -68,3 +99,6 @@ class AdamW(keras.optimizers.AdamW):
         else:
             grads = super()._clip_gradients(grads)
         return list(zip(grads, variables, strict=True))
+
+    def get_config(self):
+        return {**super().get_config(), "scales": self.scales}

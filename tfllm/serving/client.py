@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from tfllm.calls import (
     MaskedLMCalls,
     SpanQACalls,
 )
+from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 from tfllm.serving import columns, metadata
 from tfllm.serving.channel import Channel
@@ -84,6 +86,7 @@ class Client(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             self._spec.version.value = version
         self.address = address
         self._known_defaults: dict[str, dict[str, Any]] = {}
+        self._known_template: ChatTemplate | None = None
         self._channel = Channel(address, timeout_s, retries)
         self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel.grpc)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel.grpc)
@@ -133,6 +136,34 @@ class Client(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
         except ServingError as error:
             raise self._explained(error) from error
         return metadata.parse(response)
+
+    def describe(self, key: str, *, timeout_s: float | None = None) -> Any:
+        """What the export says of itself: an entry of `assets.extra/tfllm.json`.
+
+        Args:
+            key: Such as "context_length" or "chat_template".
+            timeout_s: Seconds for this call.
+
+        Returns:
+            The value; None if there is none.
+        """
+        out = self._ask(contract.DESCRIBE, {"key": [key]}, timeout_s=timeout_s)
+        value = rows.plain(out["value"].tolist()[0])
+        return json.loads(value) if value else None
+
+    def chat_template(self) -> ChatTemplate:
+        """How conversations are written for the model; asked for once.
+
+        Raises:
+            UserError: it was not made for conversations.
+        """
+        if self._known_template is None:
+            self._known_template = ChatTemplate.of(self.describe(contract.CHAT_TEMPLATE))
+        if self._known_template is None:
+            raise UserError(
+                f"{self.model} has no chat template: export a model whose tokenizer has one."
+            )
+        return self._known_template
 
     def status(self, *, timeout_s: float | None = None) -> list[VersionStatus]:
         """Every version that the server has seen, the highest first."""

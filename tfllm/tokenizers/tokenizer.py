@@ -1,5 +1,6 @@
 """The two faces of every tokenizer: Python for preparing data, the graph for models and serving."""
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfllm.aside import install, make_folder
+from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 from tfllm.tokenizers.added_tokens import AddedToken, tokenize_around
 from tfllm.tokenizers.utf8 import valid_utf8, valid_utf8_in_graph
@@ -40,25 +42,63 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
             rest is read: `AddedToken`s, or sequences of their fields.
         begins_with_bos: Whether a language model reads `bos_id` before each prompt; if not, it
             does so only where the prompt is empty.
+        chat_template: How conversations are written for the model: a `ChatTemplate` or the dict
+            of one; None = it was not made for any.
         **kwargs: Of `keras.layers.Layer`.
     """
 
-    def __init__(self, added_tokens=(), begins_with_bos=True, **kwargs):
+    def __init__(self, added_tokens=(), begins_with_bos=True, chat_template=None, **kwargs):
         super().__init__(**kwargs)
         self.built = True  # else Keras traces a model once more for each `fit` under a strategy
         self._added_tokens = tuple(AddedToken(*token) for token in added_tokens)
         self.begins_with_bos = begins_with_bos
+        self.chat_template = chat_template
 
     @property
     def added_tokens(self) -> tuple[AddedToken, ...]:
         """Strings that are recognised in a text."""
         return self._added_tokens
 
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How conversations are written; it leaves off a bos that the model gets in any case."""
+        return self._chat_template
+
+    @chat_template.setter
+    def chat_template(self, value):
+        template = ChatTemplate.of(value)
+        if template is not None:
+            template = dataclasses.replace(template, begins_with_bos=self.begins_with_bos)
+        self._chat_template = template
+
+    def with_added_tokens(self, texts: Iterable[str]) -> "Tokenizer":
+        """A tokenizer to which each of the texts is one token, of an id behind all others.
+
+        It is for a model that is yet to be made; one that exists has no rows for them.
+
+        Args:
+            texts: Such as the special tokens of a chat template; those that are added tokens
+                already stay as they are.
+        """
+        there = {token.text for token in self.added_tokens}
+        new = [text for text in dict.fromkeys(texts) if text not in there]
+        added = [AddedToken(text, self.vocabulary_size() + i) for i, text in enumerate(new)]
+        config = self.get_config() | {
+            "added_tokens": [list(token) for token in (*self.added_tokens, *added)]
+        }
+        made = type(self).from_config(config)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_assets(folder)
+            made.load_assets(folder)
+        return made
+
     def get_config(self):
+        template = self.chat_template
         return {
             **super().get_config(),
             "added_tokens": [list(token) for token in self.added_tokens],
             "begins_with_bos": self.begins_with_bos,
+            "chat_template": None if template is None else template.as_dict(),
         }
 
     # The names under which KerasHub's own preprocessors ask for the special ids.

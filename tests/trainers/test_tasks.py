@@ -1,0 +1,177 @@
+"""Every task from its data to a preset that answers, on one device and on two replicas alike."""
+
+import dataclasses
+import math
+
+import pytest
+
+import tfllm
+from tfllm.data import Records, prepare
+from tfllm.errors import UserError
+from tfllm.trainers import Optimizer, Recipe
+from tfllm.trainers.recipe import TASKS
+from tfllm.trainers.tasks import TRAININGS, objective_of
+
+TRANSFORMER = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
+LSTM = {"num_layers": 1, "hidden_dim": 16}
+TINY = {
+    "gpt": {"num_layers": 1, "num_heads": 2, "hidden_dim": 16},
+    "bert": TRANSFORMER,
+    "marian": TRANSFORMER,
+    "t5": TRANSFORMER,
+    "lstm": LSTM,
+}
+
+
+def recipe_for(task, family, folder, **changes):
+    return Recipe(
+        name="tiny",
+        task=task,
+        family=family,
+        model=TINY[family],
+        data=str(folder),
+        global_batch=4,
+        steps=3,
+        optimizer=Optimizer(peak_learning_rate=1e-2, warmup_steps=1),
+        validate_every=3,
+        checkpoint_every=3,
+        **changes,
+    )
+
+
+def answers(model):
+    """What the model says, by its own call."""
+    if hasattr(model, "generate"):
+        return model.generate("the cat", max_new_tokens=4).text
+    calls = {
+        "TextClassifier": lambda: model.classify("the cat").label,
+        "MaskedLM": lambda: model.fill_mask("the [MASK] sleeps.").token[0],
+        "SpanQA": lambda: model.answer("who the", "the cat sleeps.").answer,
+        "TextEmbedder": lambda: len(model.embed("the cat").embedding),
+    }
+    return calls[type(model).__name__]()
+
+
+# Task, family, what the data were prepared for, settings of the objective: each objective once.
+OBJECTIVES = [
+    ("causal_lm", "gpt", "chat", {}),
+    ("masked_lm", "bert", "masked_lm", {"pair": "next_sentence", "whole_words": True}),
+    ("seq2seq_lm", "marian", "seq2seq_lm", {"drop": 0.1, "shuffle": 2}),
+    ("seq2seq_lm", "t5", "denoising", {}),
+    ("seq2seq_lm", "t5", "denoising", {"name": "prefix_lm"}),
+    ("text_classifier", "bert", "text_classifier", {"class_weights": "balanced"}),
+    ("span_qa", "bert", "span_qa", {}),
+    ("text_embedder", "bert", "text_embedder", {}),
+]
+RECURRENT = [
+    ("causal_lm", "lstm", "completion", {}),
+    ("masked_lm", "lstm", "masked_lm", {"pair": "sentence_order"}),
+    ("seq2seq_lm", "lstm", "seq2seq_lm", {}),
+    ("text_classifier", "lstm", "text_classifier", {}),
+    ("span_qa", "lstm", "span_qa", {}),
+    ("text_embedder", "lstm", "text_embedder", {}),
+]
+
+
+def test_the_families_of_recipes_are_those_that_can_be_made():
+    assert {task: tuple(training.families) for task, training in TRAININGS.items()} == TASKS
+
+
+@pytest.mark.parametrize(("task", "family", "kind", "objective"), OBJECTIVES)
+def test_an_objective_has_the_same_loss_curve_on_two_replicas(
+    data, train, task, family, kind, objective
+):
+    recipe = recipe_for(task, family, data[kind], objective=objective)
+    result, losses = train(recipe, "one", strategy="one")
+    _, on_two = train(recipe, "two", strategy="mirrored")
+    assert on_two == pytest.approx(losses, rel=1e-5)
+    assert len(losses) == 3
+    assert math.isfinite(result.validation_loss)
+    assert answers(tfllm.from_preset(result.preset)) is not None
+
+
+@pytest.mark.parametrize(("task", "family", "kind", "objective"), RECURRENT)
+def test_every_task_has_its_recurrent_baseline(data, train, task, family, kind, objective):
+    recipe = recipe_for(task, family, data[kind], objective=objective)
+    result, losses = train(recipe, strategy="one")
+    assert len(losses) == 3
+    assert math.isfinite(result.validation_loss)
+    assert answers(tfllm.from_preset(result.preset)) is not None
+
+
+def test_metrics_of_the_task_are_measured_on_what_is_held_out(data, train):
+    expected = {
+        "text_classifier": {"loss", "accuracy"},
+        "seq2seq_lm": {"loss", "perplexity"},
+    }
+    for task, family in (("text_classifier", "bert"), ("seq2seq_lm", "marian")):
+        recipe = recipe_for(task, family, data[task])
+        result, _ = train(recipe, task, strategy="one")
+        assert set(result.metrics) == expected[task]
+    assert result.metrics["perplexity"] == pytest.approx(math.exp(result.metrics["loss"]))
+
+
+def test_a_preset_of_another_task_gives_its_backbone_and_its_tokenizer(data, train):
+    masked, _ = train(recipe_for("masked_lm", "bert", data["masked_lm"]), "masked")
+    recipe = dataclasses.replace(
+        recipe_for("text_classifier", "bert", data["text_classifier"]), model={}
+    )
+    with pytest.raises(UserError, match="was prepared with another tokenizer than that of the pr"):
+        train(dataclasses.replace(recipe, preset=masked.preset), "refused")
+    path = data["text_classifier"].parent / "text_classifier.jsonl"
+    folder = data["text_classifier"].parent / "without_tokenizer"
+    prepare(path, folder, task="text_classifier", sequence_length=24)
+    result, _ = train(
+        dataclasses.replace(recipe, preset=masked.preset, data=str(folder), steps=1), "classifier"
+    )
+    model = tfllm.from_preset(result.preset)
+    assert model.labels == ["glad", "neither", "sad"]
+    assert model.preprocessor.sequence_length == 24
+    before = tfllm.from_preset(masked.preset).preprocessor.tokenizer.get_vocabulary()
+    assert model.preprocessor.tokenizer.get_vocabulary() == before
+
+
+def test_class_weights_are_those_of_the_labels(data):
+    recipe = recipe_for("text_classifier", "bert", data["text_classifier"])
+    records = Records(data["text_classifier"])
+    counts = records.meta["splits"]["train"]["labels"]
+    total = sum(counts.values())
+    for objective, expected in [
+        ({}, {name: 1.0 for name in counts}),
+        ({"class_weights": "balanced"}, {n: total / 3 / c for n, c in counts.items()}),
+        ({"class_weights": {"sad": 3}}, {name: 3.0 if name == "sad" else 1.0 for name in counts}),
+    ]:
+        made = objective_of(dataclasses.replace(recipe, objective=objective), records)
+        found = {}
+        for x, y, weight in records.batches("train", 4, made, num_steps=10):
+            for label, value in zip(y.numpy(), weight.numpy(), strict=True):
+                found[list(counts)[label]] = value
+            assert x[0].shape == (4,)
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": "span_qa"}, "needs data of `tfllm prepare --task span_qa`; .* has text_classif"),
+        ({"objective": {"name": "pairs"}}, "must be labels; got 'pairs'"),
+        ({"objective": {"class_weight": 1}}, "did you mean 'class_weights'"),
+        ({"objective": {"class_weights": {"x": 1}}}, "class_weights has no label 'x'; there are"),
+        ({"objective": {"class_weights": {"sad": 0}}}, "weight of 'sad' must be above 0, got 0"),
+        ({"objective": {"class_weights": "even"}}, 'must be "balanced" or a dict, got'),
+        ({"sample_prompts": ("a",)}, "sample_prompts are for models that write: a TextClassifier"),
+        ({"preset": "nowhere"}, "has the preset's model: leave `model` out"),
+        ({"global_batch": 6, "microbatches": 4}, "multiple of the 1 replicas times 4 microbatches"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_data_is_refused(data, train, changes, words):
+    recipe = recipe_for("text_classifier", "bert", data["text_classifier"])
+    with pytest.raises(UserError, match=words):
+        train(dataclasses.replace(recipe, **changes), strategy="one")
+
+
+def test_data_without_a_tokenizer_need_a_preset(data, train, tmp_path):
+    path = data["text_classifier"].parent / "text_classifier.jsonl"
+    prepare(path, tmp_path / "data", task="text_classifier")
+    with pytest.raises(UserError, match="has no tokenizer: prepare the data again with one"):
+        train(recipe_for("text_classifier", "bert", tmp_path / "data"))

@@ -1,0 +1,1 @@
+"""The commands of `tfllm`, by what they are for."""

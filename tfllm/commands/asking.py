@@ -1,0 +1,129 @@
+"""Commands that ask a model, and the one that serves it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfllm.commands.options import Verb, add_sampling, endpoint_of, given, load_preset, sampling_of
+from tfllm.errors import UserError
+
+
+def generate(args) -> dict[str, Any]:
+    from tfllm.calls import GeneratorCalls
+
+    model = load_preset(args.preset)
+    if not isinstance(model, GeneratorCalls):
+        raise UserError(f"{args.preset} holds a {type(model).__name__}, which writes no text.")
+    return _generations(model, args)
+
+
+def serve(args) -> None:
+    from tfllm.serving import run_stock_server, serve
+
+    if args.name and len(args.models) > 1:
+        raise UserError(f"--name names one model, got {len(args.models)}.")
+    models = {args.name: args.models[0]} if args.name else args.models
+    if args.server == "embedded":
+        serve(models, port=args.port, host=given(args.host, "127.0.0.1"))
+    elif args.host is None:
+        run_stock_server(models, port=args.port)
+    else:
+        raise UserError("tensorflow_model_server listens on every address: leave --host out.")
+
+
+def call(args) -> dict[str, Any]:
+    from tfllm.serving import Client
+
+    endpoint = endpoint_of(args.endpoint)
+    if not endpoint:
+        raise UserError(
+            f"The endpoint must be HOST:PORT/MODEL or HOST:PORT/MODEL/SIGNATURE, got "
+            f"{args.endpoint!r}."
+        )
+    with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
+        if args.inputs is not None:
+            inputs = _json_inputs(args.inputs)
+            return _plain(client.predict(inputs, endpoint["signature"] or "serving_default"))
+        return _call_with_prompts(client, endpoint["signature"] or "generate", args)
+
+
+def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
+    if signature not in ("generate", "beam_search", "score"):
+        raise UserError(f"{signature} takes no --prompt: give --inputs JSON.")
+    if args.messages is not None and signature != "generate":
+        raise UserError(f"{signature} takes no --messages, generate does.")
+    if not args.prompt and args.messages is None:
+        raise UserError(
+            "Give --prompt TEXT or --messages FILE, or --inputs JSON for any signature."
+        )
+    if signature == "score":
+        scores = client.score(args.prompt, args.completion or [])
+        return {"scores": [score._asdict() for score in scores]}
+    if signature == "beam_search":
+        beams = client.beam_search(args.prompt, max_new_tokens=args.max_new_tokens)
+        return {"beams": [each._asdict() for each in beams]}
+    return _generations(client, args)
+
+
+def _generations(model, args) -> dict[str, Any]:
+    settings = {"stop": args.stop or (), **sampling_of(args)}
+    if args.messages is None:
+        found = model.generate(args.prompt, **settings)
+    elif args.prompt:
+        raise UserError("Give --prompt or --messages, not both.")
+    else:
+        found = model.chat(_conversations(args.messages), **settings)
+    if args.num_return_sequences not in (None, 1):
+        return {"generations": [[each._asdict() for each in several] for several in found]}
+    return {"generations": [generation._asdict() for generation in found]}
+
+
+def _conversations(path: str) -> Any:
+    """The conversations of a file of JSON: one, as a list or an object, or a list of several."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    found = found.get("messages") if isinstance(found, dict) else found
+    if not isinstance(found, list) or all(isinstance(each, list) for each in found):
+        return found  # `chat` says what is wrong with it
+    return [found]
+
+
+def _json_inputs(text: str) -> dict[str, Any]:
+    try:
+        inputs = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--inputs must be JSON: {error}") from None
+    if not isinstance(inputs, dict):
+        raise UserError('--inputs must be an object, such as {"text": ["one", "two"]}.')
+    return inputs
+
+
+def _plain(outputs: dict[str, Any]) -> dict[str, Any]:
+    from tfllm.rows import plain
+
+    return {name: plain(array.tolist()) for name, array in outputs.items()}
+
+
+def add_asking(verb: Verb) -> None:
+    """Adds them to the parser."""
+    p = verb(generate, "continues prompts with a preset")
+    p.add_argument("preset")
+    add_sampling(p)
+
+    p = verb(serve, "serves exports over gRPC until it is stopped")
+    p.add_argument("models", nargs="+", metavar="BASE", help="as models/gpt")
+    p.add_argument("--name", help="of the model (default: the folder's name)")
+    p.add_argument("--port", type=int, default=8500)
+    p.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    p.add_argument("--server", choices=["embedded", "tensorflow_model_server"], default="embedded")
+
+    p = verb(call, "asks a served model")
+    p.add_argument("endpoint", metavar="HOST:PORT/MODEL[/SIGNATURE]")
+    add_sampling(p)
+    p.add_argument("--completion", action="append", metavar="TEXT", help="for score")
+    p.add_argument("--inputs", metavar="JSON", help="inputs by name, for any signature")
+    p.add_argument("--timeout", type=float, default=60.0, help="seconds")

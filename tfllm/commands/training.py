@@ -1,0 +1,162 @@
+"""Commands from texts and checkpoints to exports."""
+
+import argparse
+import math
+from typing import Any
+
+from tfllm.commands.options import Verb, add_columns, columns_of, given, load_preset
+
+
+def prepare(args) -> dict[str, Any]:
+    from tfllm.data import prepare
+
+    if args.task == "skip_gram" and args.tokenizer is None:
+        return {"out": args.out, **_prepare_words(args)}
+    meta = prepare(
+        args.sources,
+        args.out,
+        task=args.task,
+        tokenizer=args.tokenizer,
+        vocabulary_size=given(args.vocabulary_size, 8000),
+        model_type=args.model_type,
+        sequence_length=args.sequence_length,
+        validation_fraction=given(args.validation_fraction, 0.05),
+        validation=args.validation,
+        columns=columns_of(args.column),
+        header=args.header,
+        document_bytes=args.document_bytes,
+        text_field=args.text_field,
+        embedded=args.embedded,
+        overwrite=args.overwrite,
+    )
+    return {"out": args.out, **meta}
+
+
+def _prepare_words(args) -> dict[str, Any]:
+    from tfllm.data import prepare_words
+
+    return prepare_words(
+        args.sources,
+        args.out,
+        vocabulary_size=args.vocabulary_size,
+        min_count=args.min_count,
+        lowercase=not args.keep_case,
+        digits=args.digits,
+        stop_words=args.stop_words,
+        lemmas=args.lemmas,
+        sequence_length=args.sequence_length,
+        validation_fraction=given(args.validation_fraction, 0.0),
+        validation=args.validation,
+        document_bytes=args.document_bytes,
+        text_field=args.text_field,
+        embedded=args.embedded,
+        overwrite=args.overwrite,
+    )
+
+
+def train(args) -> dict[str, Any]:
+    from tfllm.trainers import fit, load_recipe
+
+    recipe = load_recipe(args.recipe).with_settings(args.set)
+    return fit(recipe, data=args.data, run=args.run, strategy=args.strategy)._asdict()
+
+
+def import_(args) -> dict[str, Any]:
+    from tfllm import from_huggingface
+
+    model = from_huggingface(args.folder)
+    model.save_to_preset(args.preset)
+    return {
+        "preset": args.preset,
+        "model": type(model).__name__,
+        "weights": sum(math.prod(variable.shape) for variable in model.weights),
+        "tokenizer": type(model.preprocessor.tokenizer).__name__,
+    }
+
+
+def export(args) -> dict[str, Any]:
+    from tfllm.export import for_serving
+
+    model = load_preset(args.preset, dtype=args.precision)
+    options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
+    version = for_serving(
+        model, args.to, source=args.preset, check_python=args.check_python, **options
+    )
+    return {"version": str(version), "precision": args.precision}
+
+
+def inspect(args) -> dict[str, Any]:
+    from tfllm.export import inspect_export
+
+    return inspect_export(args.version)
+
+
+def quickstart(args) -> dict[str, Any]:
+    from tfllm.quickstart import quickstart
+
+    return quickstart(args.folder, args.set)
+
+
+def add_training(verb: Verb) -> None:
+    """Adds them to the parser."""
+    p = verb(prepare, "text or tables to the rows that a task is trained on")
+    p.add_argument(
+        "sources", nargs="*", help="files, folders, globs; .txt, .jsonl, .tsv, .csv, .gz"
+    )
+    p.add_argument("--out", required=True, help="the folder to write")
+    p.add_argument("--task", default="causal_lm", help="what is trained on it (default causal_lm)")
+    p.add_argument("--embedded", action="store_true", help="use the corpus that Python carries")
+    p.add_argument(
+        "--tokenizer",
+        help="sentencepiece, wordpiece or byte_bpe trains one; or the path of one, as a preset",
+    )
+    p.add_argument("--vocabulary-size", type=int, help="default 8000; of skip_gram all words")
+    p.add_argument("--model-type", choices=["unigram", "bpe"], default="unigram")
+    p.add_argument("--sequence-length", type=int, default=256)
+    p.add_argument(
+        "--validation-fraction", type=float, help="held out (default 0.05; of skip_gram 0)"
+    )
+    p.add_argument(
+        "--validation", nargs="+", default=[], metavar="SOURCE", help="what is held out instead"
+    )
+    add_columns(p)
+    p.add_argument("--document-bytes", type=int, default=4096, help="least size of a document")
+    p.add_argument("--text-field", default="text", help="of a JSONL line")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    _add_words(p)
+
+    p = verb(train, "trains a model by a recipe; goes on where a killed run ended")
+    p.add_argument("recipe", help="name of a recipe, or a .py or .json file")
+    p.add_argument("--data", help="the folder that prepare wrote")
+    p.add_argument("--run", help="the run's folder (default runs/NAME)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
+    p.add_argument("--strategy", default="auto", help="auto, one, mirrored or tpu")
+
+    p = verb(import_, "a checkpoint of Hugging Face to a preset")
+    p.add_argument("folder", help="with config.json, the weights and the tokenizer's files")
+    p.add_argument("preset", help="the folder to write")
+
+    p = verb(export, "writes a preset as the next version of a served model")
+    p.add_argument("preset")
+    p.add_argument("--to", required=True, help="the folder that a server watches, as models/gpt")
+    p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    p.add_argument("--beams", type=int, help="of beam_search (default: the model's, else 4)")
+    p.add_argument("--check-python", help="interpreter that checks, as one with TensorFlow 2.20")
+
+    p = verb(inspect, "what an export is and what it takes")
+    p.add_argument("version", help="as models/gpt/1")
+
+    p = verb(quickstart, "the whole path on the corpus that Python carries")
+    p.add_argument("--folder", default="quickstart", help="where everything is written")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=100")
+
+
+def _add_words(parser: argparse.ArgumentParser) -> None:
+    words = parser.add_argument_group("of --task skip_gram")
+    words.add_argument("--min-count", type=int, default=5, help="of a kept word (default 5)")
+    words.add_argument("--keep-case", action="store_true", help="do not fold case")
+    words.add_argument(
+        "--digits", default="keep", help="keep, zero (each becomes 0) or drop (default keep)"
+    )
+    words.add_argument("--stop-words", metavar="FILE", help="one per line; or english")
+    words.add_argument("--lemmas", metavar="FILE", help="lines of form, tab, lemma")
