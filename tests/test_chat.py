@@ -195,7 +195,7 @@ def test_a_template_comes_back_from_json():
     assert ChatTemplate.of(chatml()) == chatml()
     assert ChatTemplate.of(None) is None
     for wrong in ({}, {"template": "x", "name": "y"}, ["x"]):
-        with pytest.raises(UserError, match="A chat template has the entries begins_with_bos, bos"):
+        with pytest.raises(UserError, match="the entries assistant_tokens, begins_with_bos, bos"):
             ChatTemplate.of(wrong)
 
 
@@ -246,3 +246,14 @@ def test_a_client_renders_without_tensorflow():
     code = "import sys, tfllm.chat as c; c.chatml().render([{'role': 'user', 'content': 'x'}])"
     code += "\nassert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_assistant_alone_may_write_tokens_that_its_template_looks_for():
+    template = ChatTemplate(
+        "{% for m in messages %}[{{ m.content.split('</think>')[-1] }}]{% endfor %}",
+        special_tokens=("<end>", "<think>", "</think>"),
+        assistant_tokens=("<think>", "</think>"),
+    )
+    text = "<think>hm</think>yes<end>"
+    talk = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    assert template.render(talk) == "[hmyes][yes]"

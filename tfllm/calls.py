@@ -188,7 +188,7 @@ class GeneratorCalls(TokenizerCalls):
             prompt: str | list[str] = [template.render(each) for each in messages]  # type: ignore[arg-type]
         else:
             prompt = template.render(messages)  # type: ignore[arg-type]
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        stop = rows.text_rows(stop or [], "stop")
         stop = [*dict.fromkeys([*stop, *template.stop])]
         return self.generate(prompt, stop=stop, **settings)
 

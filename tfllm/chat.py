@@ -45,6 +45,8 @@ class ChatTemplate:
         eos_token: What the template calls so.
         special_tokens: Strings by which the model tells who speaks. They are taken out of all that
             people write, so that nobody can speak for another.
+        assistant_tokens: Those of them that may stand in what the assistant wrote, because the
+            template looks for them there.
         stop: Strings that end an answer, where they are text and no tokens that end it; up to
             four.
         begins_with_bos: Whether `generate` itself puts `bos_token` before what it reads. Then a
@@ -58,11 +60,12 @@ class ChatTemplate:
     bos_token: str = ""
     eos_token: str = ""
     special_tokens: tuple[str, ...] = ()
+    assistant_tokens: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     begins_with_bos: bool = False
 
     def __post_init__(self):
-        for name in ("special_tokens", "stop"):  # JSON makes lists of them
+        for name in ("special_tokens", "assistant_tokens", "stop"):  # JSON makes lists of them
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(x, str) and x for x in value):
                 raise UserError(f"{name} must be a list of texts that are not empty: {value!r}.")
@@ -173,24 +176,28 @@ class ChatTemplate:
 
     def _clean(self, messages) -> list[dict[str, Any]]:
         """The messages without the strings of special tokens in them."""
-        return [
-            {
-                key: value if key == "role" else self._without_special(value, number)
-                for key, value in message.items()
-            }
-            for number, message in enumerate(checked(messages), 1)
-        ]
+        cleaned = []
+        for number, message in enumerate(checked(messages), 1):
+            own = self.assistant_tokens if message["role"] == ASSISTANT else ()
+            taken = [token for token in self.special_tokens if token not in own]
+            cleaned.append(
+                {
+                    key: value if key == "role" else self._without(value, taken, number)
+                    for key, value in message.items()
+                }
+            )
+        return cleaned
 
-    def _without_special(self, value, number: int):
+    def _without(self, value, taken: list[str], number: int):
         if isinstance(value, str):
-            return without(value, self.special_tokens)
+            return without(value, taken)
         if isinstance(value, Mapping):
             return {
-                self._without_special(k, number): self._without_special(v, number)
+                self._without(k, taken, number): self._without(v, taken, number)
                 for k, v in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._without_special(each, number) for each in value]
+            return [self._without(each, taken, number) for each in value]
         if value is None or isinstance(value, bool | int | float):
             return value
         raise UserError(

@@ -25,7 +25,7 @@ from tfllm.trainers.early_stopping import BestWeights
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.strategy import make_strategy
-from tfllm.trainers.tasks import TRAININGS, make_model, objective_of
+from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
 from tfllm.trainers.validation import Validation
 
 EXIT_SIGTERM = 143  # 128 + 15, as a shell reports a process that SIGTERM ended
@@ -115,6 +115,7 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
     with distribution.scope():
         model = adapt(make_model(recipe, records), recipe)
         _require_writer(recipe, model)
+        _pad_for(distribution, model)
         model.compile(
             _optimizer(recipe, schedule, model),
             weighted_metrics=TRAININGS[recipe.task].metrics() or None,
@@ -123,6 +124,7 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
+    objective = begun_alike(objective, model)
     checkpoints = Checkpoints(run / run_folder.CHECKPOINTS, model, recipe.keep_checkpoints)
     start = checkpoints.restore()
 
@@ -237,6 +239,14 @@ def _require_writer(recipe: Recipe, model) -> None:
         raise UserError(
             f"sample_prompts are for models that write: a {type(model).__name__} does not."
         )
+
+
+def _pad_for(distribution: tf.distribute.Strategy, model) -> None:
+    """Gives the rows of texts one length where every new shape would be compiled anew."""
+    if isinstance(distribution, tf.distribute.TPUStrategy) and hasattr(
+        model.preprocessor, "padding"
+    ):
+        model.preprocessor.padding = "max_length"
 
 
 def _announce(recipe, records, model, replicas, start, run, tensorboard):

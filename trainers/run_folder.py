@@ -62,6 +62,12 @@ def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> Iterator[Non
 
 def _check_begun(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
     if any((folder / CHECKPOINTS).glob("step-*")) or (folder / PRESET).exists():
+        for name in (RECIPE, DATA):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"{folder} has weights but no {name}, so nobody can tell what they were "
+                    "trained by: train in another run folder."
+                )
         begun = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
         different = _differences(_decisive(begun), _decisive(recipe))
         different += _differences(json.loads((folder / DATA).read_text(encoding="utf-8")), meta)

@@ -1,5 +1,6 @@
 """What each task is trained on, which models can do it, and how they are made."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,7 +70,13 @@ def _labels(_, records: Records) -> dict[str, Any]:
     if strangers := sorted(found["validation"].keys() - found["train"].keys()):
         raise UserError(
             f"The held-out examples have labels that the training ones have not: "
-            f"{', '.join(strangers)}. Prepare more data, or leave them out."
+            f"{', '.join(strangers)}. Prepare more data or with another validation_fraction, or "
+            "leave them out."
+        )
+    if len(found["train"]) < 2:
+        raise UserError(
+            f"A classifier needs examples of two labels at least, {records.folder} has only "
+            f"{', '.join(found['train'])}."
         )
     return {"labels": found["train"]}
 
@@ -78,8 +85,16 @@ def _pair_head(recipe: Recipe, _) -> dict[str, Any]:
     return {"next_sentence": recipe.objective.get("pair", "none") != "none"}
 
 
+class Accuracy(keras.metrics.SparseCategoricalAccuracy):
+    """Of the examples that have a weight, each counted once: class weights are the loss's."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        counted = None if sample_weight is None else keras.ops.sign(sample_weight)
+        return super().update_state(y_true, y_pred, counted)
+
+
 def _accuracy() -> list[keras.metrics.Metric]:
-    return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    return [Accuracy(name="accuracy")]
 
 
 TRAININGS: dict[str, Training] = {
@@ -108,7 +123,10 @@ TRAININGS: dict[str, Training] = {
         _encoders(models.TextClassifier),
         {"text_classifier": ("labels",)},
         settings=_labels,
-        arguments=lambda recipe, records: {"labels": list(_labels(recipe, records)["labels"])},
+        arguments=lambda recipe, records: {
+            "labels": list(_labels(recipe, records)["labels"]),
+            "problem_type": "single_label_classification",  # whatever that of the preset is
+        },
         metrics=_accuracy,
     ),
     "span_qa": Training(models.SpanQA, _encoders(models.SpanQA), {"span_qa": ("answer_spans",)}),
@@ -150,6 +168,29 @@ def objective_of(recipe: Recipe, records: Records):
     return make_objective(name, training.settings(recipe, records) | given, tokenizer)
 
 
+def begun_alike(objective, model: Task):
+    """The objective whose decoder reads first what that of the model does.
+
+    A start that the objective's settings name becomes that of the model.
+
+    Raises:
+        UserError: it is no token of the model.
+    """
+    if not hasattr(objective, "decoder_start_token_id"):
+        return objective
+    preprocessor: Any = model.preprocessor
+    start = objective.decoder_start_token_id
+    if start is None:
+        return dataclasses.replace(objective, decoder_start_token_id=preprocessor.start_id)
+    if not 0 <= start < model.backbone.vocabulary_size:
+        raise UserError(
+            f"decoder_start_token_id must be a token of the model, from 0 to "
+            f"{model.backbone.vocabulary_size - 1}: got {start}."
+        )
+    preprocessor.decoder_start_token_id = start
+    return objective
+
+
 def make_model(recipe: Recipe, records: Records) -> Task:
     """The model that a run begins with: new, or of the recipe's preset.
 
@@ -182,6 +223,10 @@ def _new(training: Training, recipe: Recipe, records: Records, arguments) -> Tas
     }
     parameters = inspect.signature(family.backbone).parameters.values()
     names = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+    if "source_vocabulary_size" in names:
+        source = records.tokenizer.source_vocabulary_size()
+        own = source != given["vocabulary_size"]
+        given["source_vocabulary_size"] = source if own else None
     known = [name for name in names if name not in given]
     given = {name: value for name, value in given.items() if name in names}
     for name in recipe.model:
@@ -215,13 +260,19 @@ def _from_preset(training: Training, recipe: Recipe, records: Records, arguments
         setattr(model.preprocessor, name, length)
     if records.meta["tokenizer"] is not None:
         _require_same_tokenizer(model.preprocessor.tokenizer, records, recipe.preset)
+        if records.task == "chat":  # the template that the rows were written with
+            model.preprocessor.tokenizer.chat_template = records.tokenizer.chat_template
     return model
 
 
 def _require_same_tokenizer(tokenizer, records: Records, preset: str) -> None:
     # Equal numbers for other tokens would train on nonsense without any error.
     theirs = records.tokenizer
-    if type(theirs) is not type(tokenizer) or theirs.get_vocabulary() != tokenizer.get_vocabulary():
+    if (
+        type(theirs) is not type(tokenizer)
+        or theirs.get_vocabulary() != tokenizer.get_vocabulary()
+        or theirs.source_vocabulary_size() != tokenizer.source_vocabulary_size()
+    ):
         raise UserError(
             f"{records.folder} was prepared with another tokenizer than that of the preset: "
             f"prepare it with --tokenizer {Path(preset)}."

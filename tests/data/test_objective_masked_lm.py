@@ -154,3 +154,9 @@ def test_what_cannot_be_is_refused(letters):
             MaskedLM(other)
     with pytest.raises(UserError, match="needs batches of at least 2 rows"):
         MaskedLM(letters, pair="next_sentence")(columns([[5]], [[6]], 1), STEP)
+
+
+def test_the_second_piece_of_an_equal_row_is_the_one_that_follows(letters):
+    data = columns([[5, 6]] * 8, [[7, 8]] * 8, 2)
+    _, y, _ = MaskedLM(letters, pair="next_sentence")(data, STEP)
+    np.testing.assert_array_equal(y["pair"], np.zeros(8))

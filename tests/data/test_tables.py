@@ -64,12 +64,36 @@ def test_a_quoted_cell_of_a_csv_may_have_lines(tmp_path):
         ("a.csv", 'text,label\n"a"b,1\n', "line 2: .*expected after"),
         ("a.tsv", b"text\tlabel\n\xff\t1\n", "line 2: expected UTF-8"),
         ("a.txt", "text", "must be .jsonl, .tsv or .csv"),
+        ("a.csv", "text,label,text\na,1,b\n", "line 1: expected one column 'text', got 2"),
     ],
 )
 def test_what_does_not_fit_is_named_with_file_and_line(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words) as error:
         rows(write(tmp_path, name, content))
     assert name in str(error.value)
+
+
+def test_a_cell_may_be_long_and_one_of_a_tsv_may_have_a_carriage_return(tmp_path):
+    long = "x" * 1_000_000
+    for name, content in [
+        ("a.csv", f'\ufefftext,label\r\n"{long}",1\r\n'),
+        ("a.tsv", f"text\tlabel\r\n{long}\t1\r\n"),
+    ]:
+        assert rows(write(tmp_path, name, content)) == [{"text": long, "label": "1"}]
+    assert rows(write(tmp_path, "b.tsv", "text\tlabel\na\rb\t1\n"))[0]["text"] == "a\rb"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "words"),
+    [
+        ("a.tsv", "text\tlabel\na\t1\n", "other", "expected the columns text, label, other, got"),
+        ("a.tsv", "text\tlabel\na\t1\n", "3", "line 2: expected a column 3, got 2 columns"),
+        ("a.jsonl", '{"text": "a", "label": 1}', "other", "No row up to .*line 1 has a column oth"),
+    ],
+)
+def test_an_optional_column_that_is_named_must_be_somewhere(tmp_path, name, content, column, words):
+    with pytest.raises(UserError, match=words):
+        rows(write(tmp_path, name, content), columns={"text_pair": column})
 
 
 def test_a_damaged_file_is_no_shorter_table(tmp_path):
@@ -92,6 +116,7 @@ def test_values_are_read_as_what_they_are():
     assert tables.texts("a") == ["a"]
     assert tables.anything('{"a": [1]}') == {"a": [1]}
     assert tables.text("a\ud800") == "a\ufffd"
+    assert tables.anything({"\ud800": ["\ud800", 1]}) == {"\ufffd": ["\ufffd", 1]}
     for read, value in [
         (tables.number, "nan"),
         (tables.number, True),

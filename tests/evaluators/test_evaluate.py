@@ -1,11 +1,16 @@
 """`tfllm evaluate`: what is measured follows from the model and the data."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tfllm
 from tfllm import cli, evaluators
 from tfllm.errors import UserError
+
+FIXTURES = Path(__file__).parents[1] / "huggingface" / "fixtures"
 
 FILMS = [("a good film", "glad"), ("bad", "sad"), ("not good", "sad"), ("very bad", "glad")]
 
@@ -76,6 +81,34 @@ def test_the_held_out_part_of_prepared_data_is_measured(live, tmp_path):
     assert found.counts["bytes"] == len("one two three")
 
 
+def test_answers_of_squad_stand_in_a_table_as_json(live, tmp_path):
+    answers = {"text": ["the cat", "x"], "answer_start": [0, 1]}
+    row = {"question": "who?", "context": CONTEXT}
+    rows_of(tmp_path / "rows.jsonl", [row | {"answers": answers}, row | {"answers": "a [cat"}])
+    cells = [["question", "context", "answers"], ["who?", CONTEXT, json.dumps(answers)]]
+    cells.append(["who?", CONTEXT, "a [cat"])
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in cells))
+    found = [evaluators.evaluate(live["qa"], tmp_path / f"rows.{end}") for end in ("jsonl", "tsv")]
+    assert found[0].predictions == found[1].predictions
+    assert found[1].predictions[0]["answers"] == answers
+
+
+def test_a_completion_is_a_target(live, tmp_path):
+    rows_of(tmp_path / "validation.jsonl", [{"prompt": "one two", "completion": "x"}])
+    found = evaluators.evaluate(live["gpt"], tmp_path, settings={"max_new_tokens": 2})
+    assert found.task == "generation"
+    assert found.predictions[0]["target"] == ["x"]
+
+
+def test_a_text_alone_measures_no_encoder_decoder(tmp_path):
+    model = tfllm.from_huggingface(FIXTURES / "t5-relu")
+    data = rows_of(tmp_path / "rows.jsonl", [{"text": "one two"}])
+    with pytest.raises(UserError, match="has text, expected .*generation: target"):
+        evaluators.evaluate(model, data)
+    with pytest.raises(UserError, match="this one writes targets after sources"):
+        evaluators.evaluate(model, data, task="language_model")
+
+
 def test_plain_text_and_a_column_of_a_table_have_a_perplexity(live, tmp_path):
     (tmp_path / "a.txt").write_text("one two three")
     (tmp_path / "b.tsv").write_text("text\tn\none two three\t1\n")
@@ -126,7 +159,7 @@ def test_the_command_writes_numbers_answers_a_table_and_pictures(
 def test_the_command_gives_settings_to_the_generator(live, tmp_path, capsys):
     live["gpt"].save_to_preset(tmp_path / "preset")
     data = rows_of(tmp_path / "rows.jsonl", [{"prompt": "one two", "target": "x"}])
-    command = ["evaluate", str(tmp_path / "preset"), "--data", str(data), "--metrics", "chrf"]
+    command = ["evaluate", str(tmp_path / "preset"), "--data", str(data), "--metrics", "chrf, "]
     assert cli.main([*command, "--max-new-tokens", "3", "--out", str(tmp_path / "out")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result["metrics"]) == ["chrf"]
@@ -164,6 +197,13 @@ def test_a_model_that_nothing_measures_is_refused(tmp_path):
     data = rows_of(tmp_path / "rows.jsonl", [ROW])
     with pytest.raises(UserError, match="No evaluation fits a model that answers nothing known"):
         evaluators.evaluate(object(), data)
+
+
+def test_rows_of_arrays_are_written_as_json(live, tmp_path):
+    row = {"text": "good", "label": np.int64(1), "weight": np.float32("nan"), "at": np.arange(2)}
+    evaluators.write_report(evaluators.classification(live["classifier"], [row]), tmp_path)
+    written = json.loads((tmp_path / "predictions.jsonl").read_text())
+    assert (written["label"], written["weight"], written["at"]) == (1, None, [0, 1])
 
 
 def test_a_table_for_people_has_a_line_per_number_and_class():

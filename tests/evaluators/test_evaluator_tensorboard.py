@@ -62,6 +62,15 @@ def test_the_curve_of_each_label_is_what_tensorboards_own_writer_makes(classifie
     np.testing.assert_array_equal(curve, tf.make_ndarray(own.value[0].tensor))
 
 
+def test_scores_that_are_no_numbers_count_as_the_lowest(classified, tmp_path):
+    scores = classified.classes.scores.copy()
+    scores[0] = np.nan
+    classes = classified.classes._replace(scores=scores)
+    write_tensorboard(Evaluation("classification", {}, {}, classes=classes), tmp_path)
+    _, curve = tensor(read(tmp_path), "evaluation/glad/pr_curves")
+    assert curve[:4, 0].sum() == len(scores)
+
+
 def test_the_confusion_matrix_is_a_picture_of_its_own_numbers(classified, tmp_path):
     write_tensorboard(classified, tmp_path / "a")
     other = classified.classes._replace(matrix=classified.classes.matrix.T.copy())

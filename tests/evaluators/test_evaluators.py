@@ -1,12 +1,16 @@
 """Every evaluator, on live models and, by one call of each kind, on served ones."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tfllm
 from tfllm import evaluators, metrics
 from tfllm.errors import UserError
+
+FIXTURES = Path(__file__).parents[1] / "huggingface" / "fixtures"
 
 FILMS = ["a very good film", "bad", "not good", "the cat sat", "", "who is good?"]
 
@@ -36,6 +40,15 @@ def test_a_classifier_is_measured_by_its_own_answers(ask):
     assert [row["predicted"] for row in found.predictions] == [a.label for a in answers]
     assert found.details["classes"]["sad"]["rows"] == 2
     assert found.details["confusion"] == matrix.tolist()
+
+
+def test_a_number_is_no_place_where_the_labels_are_numbers():
+    model = tfllm.from_huggingface(FIXTURES / "bert-classifier")
+    model.labels = ["1", "2", "3"]
+    found = classified(model, labels=("1", 2, "3", 3, 1, 1))
+    assert found.classes.truth.tolist() == [0, 1, 2, 2, 0, 0]
+    with pytest.raises(UserError, match="Row 1 has the label 0; the model knows '1', '2', '3'"):
+        classified(model, labels=(0, 1, 1, 1, 1, 1))
 
 
 def test_one_class_may_be_the_positive_one(live):
@@ -121,7 +134,7 @@ def test_answers_are_measured_by_exact_match_and_f1(live):
     model = live["qa"]
     questions = ["who sat?", "where?", "what?"]
     said = [answer.answer for answer in model.answer(questions, [CONTEXT] * 3)]
-    answers = [{"text": [said[0], "x"]}, [], "log"]
+    answers = [{"text": [said[0], "x"]}, [], [{"text": "log", "answer_start": 46}]]
     rows = [
         {"question": question, "context": CONTEXT, "answers": right}
         for question, right in zip(questions, answers, strict=True)
@@ -133,6 +146,11 @@ def test_answers_are_measured_by_exact_match_and_f1(live):
     assert found.counts["has_answer"] == 2
     assert found.counts["no_answer"] == 1
     assert [row["predicted"] for row in found.predictions] == said
+
+
+def test_null_says_that_there_is_no_answer(live):
+    rows = [{"question": "who?", "context": CONTEXT, name: None} for name in ("answer", "answers")]
+    assert evaluators.span_qa(live["qa"], rows).counts["no_answer"] == 2
 
 
 def test_one_answer_of_a_table_is_enough(live):
@@ -159,6 +177,16 @@ def test_cosines_are_correlated_with_the_scores(live):
     assert [row["predicted"] for row in found.predictions] == pytest.approx(cosines, abs=1e-5)
     assert found.vectors.columns["text"][:2] == ["a cat", "the cat"]
     assert len(found.vectors.vectors) == 7
+
+
+def test_no_call_has_more_rows_than_a_batch(live):
+    class Narrow:
+        def embed(self, texts):
+            assert len(texts) <= 2  # as a server that refuses more
+            return live["embedder"].embed(texts)
+
+    rows = [{"text": "a cat", "text_pair": "the dog", "score": i} for i in range(3)]
+    assert evaluators.similarity(Narrow(), rows, batch_size=2).counts["answered"] == 3
 
 
 def test_analogies_are_completed_among_the_words_that_are_given(live):
@@ -203,6 +231,18 @@ def test_the_most_probable_choice_is_taken(ask):
     normalized = [short > long, four > dog]
     assert found.metrics["accuracy_normalized"] == sum(normalized) / 2
     assert found.predictions[1]["logprobs"] == pytest.approx(logprobs[1], rel=1e-4)
+
+
+def test_a_label_that_is_a_number_is_the_place_of_a_choice(live):
+    row = {"prompt": "one two", "choices": ["1", "2", "3"]}
+    labels = [0, 1, 2, "1", "2", "3", 3]  # the last is no place, so a choice
+    found = evaluators.multiple_choice(live["gpt"], [row | {"label": label} for label in labels])
+    said = found.predictions[0]["predicted"]
+    alone = [
+        evaluators.multiple_choice(live["gpt"], [row | {"label": label}]).metrics["accuracy"]
+        for label in labels
+    ]
+    assert alone == [choice == said for choice in ("1", "2", "3", "1", "2", "3", "3")]
 
 
 QA = {"question": "who?", "context": CONTEXT}

@@ -68,3 +68,8 @@ def test_nothing_has_no_accuracy():
 def test_matthews_of_many_rows_does_not_overflow():
     matrix = np.array([[2_000_000_000, 0], [0, 2_000_000_000]])
     assert metrics.matthews(matrix) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("measure", [metrics.roc_auc, metrics.average_precision])
+def test_scores_that_are_no_numbers_have_no_area(measure):
+    assert math.isnan(measure([True, False, True], [0.5, 0.4, math.nan]))

@@ -19,3 +19,8 @@ def test_a_constant_column_goes_with_nothing(measure):
     assert math.isnan(measure([0.1, 0.1, 0.1], [1.0, 2.0, 3.0]))
     assert math.isnan(measure([1.0], [2.0]))
     assert math.isnan(measure([], []))
+
+
+@pytest.mark.parametrize("measure", [metrics.spearman, metrics.pearson])
+def test_what_is_no_number_goes_with_nothing(measure):
+    assert math.isnan(measure([1.0, math.nan, 2.0], [1.0, 2.0, 3.0]))

@@ -137,6 +137,21 @@ def test_a_served_model_answers_a_conversation_as_the_live_one_does(chat_model, 
     assert client.chat(TALK).text == chat_model.chat(TALK).text
 
 
+def test_nobody_can_write_a_special_token_that_only_the_tokenizer_has(tokenizer):
+    tokenizer = tokenizer.with_added_tokens(["<end>"])
+    tokenizer.chat_template = chatml()
+    rendered = tokenizer.chat_template.render([{"role": "user", "content": "a<en<end>d>b"}])
+    assert rendered == chatml().render([{"role": "user", "content": "ab"}])
+    again = type(tokenizer).from_config(tokenizer.get_config())
+    assert again.chat_template == tokenizer.chat_template
+
+
+def test_stop_strings_of_a_conversation_are_texts(chat_model):
+    assert chat_model.chat(TALK, stop=None) == chat_model.chat(TALK)
+    with pytest.raises(UserError, match="stop must hold str: number 0 is list"):
+        chat_model.chat(TALK, stop=[["x"]])
+
+
 def test_a_served_model_says_what_it_is_and_nothing_of_what_it_is_not(client, chat_model):
     metadata = chat_model.text().metadata()
     assert ChatTemplate.of(metadata["chat_template"]) == client.chat_template()
@@ -145,6 +160,14 @@ def test_a_served_model_says_what_it_is_and_nothing_of_what_it_is_not(client, ch
     assert client.describe("") is client.describe("chat") is None
     out = client.predict({"key": ["task", "nothing", "beams"]}, contract.DESCRIBE)
     assert out["value"].tolist() == [b'"causal_lm"', b"", b"4"]
+
+
+def test_only_a_model_with_a_template_describes_itself(chat_model, tokenizer):
+    plain = new_chat_model(tokenizer).text()
+    assert plain.signatures.keys() == contract.GENERATOR_SIGNATURES.keys()
+    assert contract.DESCRIBE not in dict(plain.requests())
+    assert chat_model.text().signatures.keys() == contract.CHAT_SIGNATURES.keys()
+    assert contract.DESCRIBE in dict(chat_model.text().requests())
 
 
 def test_a_served_model_without_a_template_says_so(client):
@@ -174,6 +197,12 @@ def test_a_preset_keeps_the_template_and_answers_on_the_command_line(chat_model,
     assert cli.main(["generate", str(tmp_path / "preset"), "--messages", str(path)]) == 0
     (row,) = json.loads(capsys.readouterr().out)["generations"]
     assert row["text"] == chat_model.chat(TALK).text
+
+
+def test_a_preset_is_not_asked_for_nothing(chat_model, tmp_path, capsys):
+    chat_model.save_to_preset(tmp_path / "preset")
+    assert cli.main(["generate", str(tmp_path / "preset")]) == 2
+    assert "Give --prompt TEXT or --messages FILE." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,19 @@ def test_two_replicas_and_their_microbatches_train_as_one_device_does(new_judge,
         np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
     for ours, theirs in zip(ones, twos, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_preset_that_judges_no_pairs_gets_a_new_head_for_them(new_encoder, tmp_path):
+    plain = new_encoder(MaskedLM)
+    plain.output_bias.variables[0].assign_add(plain.output_bias.variables[0] + 1.0)
+    plain.save_to_preset(tmp_path / "preset")
+    judge = MaskedLM.from_preset(tmp_path / "preset", next_sentence=True)
+    assert 0 <= judge.next_sentence("a cat", "a dog") <= 1
+    for layer in ("head", "output_bias"):
+        for ours, theirs in zip(
+            getattr(judge, layer).variables, getattr(plain, layer).variables, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    judge.save_to_preset(tmp_path / "again")
+    again = MaskedLM.from_preset(tmp_path / "again", next_sentence=True)
+    assert again.next_sentence("a cat", "a dog") == judge.next_sentence("a cat", "a dog")

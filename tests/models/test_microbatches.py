@@ -100,3 +100,20 @@ def test_contrast_is_with_the_texts_of_all_replicas(train_on_one_and_on_two):
 def test_a_temperature_that_is_none_is_refused(new_encoder):
     with pytest.raises(UserError, match="temperature must be above 0, got 0"):
         new_encoder(TextEmbedder, temperature=0)
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_parts_of_batches_without_weights_and_of_pairs_are_the_step_of_the_whole(
+    new_encoder, padding
+):
+    texts = np.array(["the cat", "a dog", "one two three", "good"])
+    trained = []
+    for parts in (1, 2):
+        model = new_encoder(TextEmbedder, backbone={"has_pooler": False, "dropout": 0.0})
+        model.preprocessor.padding = padding
+        model.compile(keras.optimizers.SGD(0.5), microbatches=parts)
+        rows = tf.data.Dataset.from_tensor_slices(((texts, texts[::-1].copy()), np.ones(4)))
+        model.fit(rows.batch(4, drop_remainder=padding == "max_length"), verbose=0)
+        trained.append([variable.numpy() for variable in model.trainable_variables])
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)

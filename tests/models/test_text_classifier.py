@@ -149,3 +149,9 @@ def test_lora_trains_and_changes_the_answers(new_encoder):
 def test_labels_that_do_not_fit_are_refused(new_encoder, settings, words):
     with pytest.raises(UserError, match=words):
         new_encoder(TextClassifier, **settings)
+
+
+def test_a_preset_keeps_its_head_for_the_labels_it_has(classifier, tmp_path):
+    classifier.save_to_preset(tmp_path / "preset")
+    again = TextClassifier.from_preset(tmp_path / "preset", labels=list(classifier.labels))
+    assert again.classify(TEXTS.tolist()) == classifier.classify(TEXTS.tolist())

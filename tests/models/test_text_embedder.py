@@ -108,3 +108,25 @@ def test_the_configuration_makes_the_same_model(embedder):
     again = TextEmbedder.from_config(embedder.get_config())
     assert again.get_config() == embedder.get_config()
     assert [layer.units for layer in again.projection_layers] == [6, 4]
+
+
+def test_a_text_without_weight_is_nobody_s_wrong_answer(new_encoder):
+    model = new_encoder(TextEmbedder, backbone={**NO_POOLER, "dropout": 0.0})
+    model.compile(keras.optimizers.SGD(0.0))
+
+    def loss(texts, others, weight):
+        batch = ((texts, others), None, np.array(weight, "float32"))
+        return model.evaluate(tf.data.Dataset.from_tensors(batch), verbose=0)
+
+    alone = loss(TEXTS[:3], OTHERS[:3], [1, 1, 1])
+    filled = loss(TEXTS[[0, 1, 2, 0, 4]], OTHERS[[0, 1, 2, 0, 4]], [1, 1, 1, 0, 0])
+    assert filled == pytest.approx(alone, rel=1e-5)
+
+
+def test_contrast_in_parts_is_refused_under_several_replicas(new_encoder):
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = new_encoder(TextEmbedder, backbone=NO_POOLER)
+        model.compile(keras.optimizers.SGD(0.1), microbatches=2)
+    batch = tf.data.Dataset.from_tensors(((TEXTS[:4], OTHERS[:4]),))
+    with pytest.raises(UserError, match="microbatches must be 1, or the replicas one; got 2"):
+        model.fit(batch, verbose=0)

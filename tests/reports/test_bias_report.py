@@ -58,7 +58,10 @@ def test_the_difference_is_that_of_the_log_probabilities_of_the_sentences(gpt):
 
 def test_groups_of_the_same_words_do_not_differ(gpt):
     same = PLAIN | {"groups": {"a": ["she"], "b": ["she"], "c": ["she"]}}
-    found = bias(gpt, same, resamples=50).numbers["comparisons"]
+    report = bias(gpt, same, resamples=50, confidence=0.995)
+    assert report.numbers["interval"].startswith("99.5% percentile")
+    assert "99.5% from" in report.tables
+    found = report.numbers["comparisons"]
     assert [each["groups"] for each in found] == [["a", "b"], ["a", "c"], ["b", "c"]]
     for each in found:
         assert (each["mean_difference"], each["interval"], each["ties"]) == (0, [0, 0], 4)
@@ -128,6 +131,9 @@ def test_what_sentences_share_is_found_in_order():
         ({"templates": []}, "templates must be a list of texts, not empty"),
         ({"templates": ["she is"]}, "needs a place {group}, got 'she is'"),
         ({"templates": ["{group} {what}"]}, "a place what that has no list"),
+        ({"templates": ["{group} is a { role }"]}, "has { role }: a place is a name of letters"),
+        ({"templates": ["{group} {job-title}"]}, "has {job-title}: a place"),
+        ({"templates": ["{group} is {"]}, "has {: a place"),
         ({"groups": {"a": ["x"]}}, "two or more to compare, got 1"),
         ({"groups": {"a": ["x"], "b": ["y", "z"]}}, "as many: 1 of a, 2 of b"),
         ({"groups": {"a": ["x"], "b": "y"}}, "groups.b must be a list"),

@@ -147,6 +147,14 @@ def test_a_canary_is_filled_digit_by_digit():
     assert canary.filled(281) == canary.text
 
 
+def test_a_secret_of_many_digits_is_compared_with_as_many_others(gpt):
+    digits = "0123456789" * 3
+    found = exposure(gpt, f"{{{digits}}}", sample=5, seed=1)
+    assert (found.candidates, found.space, found.is_exact) == (6, 10**30, False)
+    assert 0 <= found.exposure <= math.log2(6)
+    assert 0 <= found.extrapolated <= math.log2(10**30)
+
+
 def test_the_tail_is_that_of_the_fitted_skew_normal():
     # scipy 1.17, skewnorm(…).sf, with the parameters of the moments.
     values = [-9.0, -8.5, -8.2, -8.0, -7.9, -7.8, -7.75]

@@ -226,6 +226,8 @@ def test_warmup_requests_are_replayed_and_an_empty_record_is_none(tmp_path, vec_
         ),
         (b"\xff", Code.INVALID_ARGUMENT, "Failed to parse warmup record from "),
     ],
+    # Of the bytes, which differ between processes, the two of a run would not know each other's.
+    ids=["no such signature", "another log", "no record"],
 )
 def test_a_warmup_record_that_fails_fails_the_load(tmp_path, vec_versions, record, code, words):
     folder = shutil.copytree(vec_versions / "1", tmp_path / "vec" / "1")

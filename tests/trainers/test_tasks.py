@@ -10,7 +10,7 @@ from tfllm.data import Records, prepare
 from tfllm.errors import UserError
 from tfllm.trainers import Optimizer, Recipe
 from tfllm.trainers.recipe import TASKS
-from tfllm.trainers.tasks import TRAININGS, objective_of
+from tfllm.trainers.tasks import TRAININGS, Accuracy, begun_alike, make_model, objective_of
 
 TRANSFORMER = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
 LSTM = {"num_layers": 1, "hidden_dim": 16}
@@ -175,3 +175,57 @@ def test_data_without_a_tokenizer_need_a_preset(data, train, tmp_path):
     prepare(path, tmp_path / "data", task="text_classifier")
     with pytest.raises(UserError, match="has no tokenizer: prepare the data again with one"):
         train(recipe_for("text_classifier", "bert", tmp_path / "data"))
+
+
+def test_a_decoder_begins_in_training_as_it_does_when_it_writes(data, tmp_path):
+    records = Records(data["seq2seq_lm"])
+    recipe = recipe_for("seq2seq_lm", "marian", data["seq2seq_lm"])
+    named = dataclasses.replace(recipe, objective={"decoder_start_token_id": 5})
+    begun = {}
+    for name, made in (("plain", recipe), ("named", named)):
+        model = make_model(made, records)
+        objective = begun_alike(objective_of(made, records), model)
+        begun[name] = objective.decoder_start_token_id, model.preprocessor.start_id
+    assert begun == {"plain": (records.tokenizer.padding_id,) * 2, "named": (5, 5)}
+    model.save_to_preset(tmp_path / "preset")
+    recipe = dataclasses.replace(recipe, model={}, preset=str(tmp_path / "preset"))
+    model = make_model(recipe, records)
+    assert begun_alike(objective_of(recipe, records), model).decoder_start_token_id == 5
+    wrong = dataclasses.replace(recipe, objective={"decoder_start_token_id": 10**6})
+    with pytest.raises(UserError, match="must be a token of the model, from 0 to"):
+        begun_alike(objective_of(wrong, records), model)
+
+
+def test_a_preset_without_a_chat_template_gets_that_of_the_data(data, tmp_path):
+    records = Records(data["chat"])
+    recipe = recipe_for("causal_lm", "gpt", data["chat"])
+    model = make_model(recipe, records)
+    model.preprocessor.tokenizer.chat_template = None
+    model.save_to_preset(tmp_path / "preset")
+    recipe = dataclasses.replace(recipe, model={}, preset=str(tmp_path / "preset"))
+    records = Records(data["chat"])  # the model above had the very tokenizer of the other one
+    template = make_model(recipe, records).chat_template()
+    assert template.as_dict() == records.tokenizer.chat_template.as_dict()
+
+
+def test_a_class_weight_does_not_count_an_example_twice():
+    accuracy = Accuracy()
+    accuracy.update_state([0, 1, 1], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], [5.0, 0.5, 0.0])
+    assert float(accuracy.result()) == 0.5
+
+
+def test_one_label_is_nothing_to_learn(tmp_path):
+    (tmp_path / "one.csv").write_text("text,label\na cat,1\na dog,1\n")
+    prepare(tmp_path / "one.csv", tmp_path / "data", task="text_classifier", validation_fraction=0)
+    with pytest.raises(UserError, match="needs examples of two labels at least, .* has only 1"):
+        objective_of(recipe_for("text_classifier", "bert", ""), Records(tmp_path / "data"))
+
+
+def test_a_preset_of_scores_becomes_a_classifier_of_labels(data, tmp_path):
+    records = Records(data["text_classifier"])
+    recipe = recipe_for("text_classifier", "bert", data["text_classifier"])
+    model = make_model(recipe, records)
+    model.problem_type = "regression"
+    model.save_to_preset(tmp_path / "preset")
+    recipe = dataclasses.replace(recipe, model={}, preset=str(tmp_path / "preset"))
+    assert make_model(recipe, records).problem_type == "single_label_classification"

@@ -67,6 +67,8 @@ def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
 
 def _generations(model, args) -> dict[str, Any]:
     settings = {"stop": args.stop or (), **sampling_of(args)}
+    if args.messages is None and not args.prompt:
+        raise UserError("Give --prompt TEXT or --messages FILE.")
     if args.messages is None:
         found = model.generate(args.prompt, **settings)
     elif args.prompt:

@@ -32,7 +32,7 @@ def evaluate(args) -> dict[str, Any]:
             columns=columns_of(args.column),
             header=args.header,
             limit=args.limit,
-            metrics=args.metrics.split(",") if args.metrics else (),
+            metrics=[name.strip() for name in (args.metrics or "").split(",") if name.strip()],
             **_evaluator_options(args),
         )
     print(table(found), end="", file=sys.stderr)

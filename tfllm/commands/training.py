@@ -47,6 +47,8 @@ def _prepare_words(args) -> dict[str, Any]:
         sequence_length=args.sequence_length,
         validation_fraction=given(args.validation_fraction, 0.0),
         validation=args.validation,
+        columns=columns_of(args.column),
+        header=args.header,
         document_bytes=args.document_bytes,
         text_field=args.text_field,
         embedded=args.embedded,

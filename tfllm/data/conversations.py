@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfllm.chat import ChatTemplate, checked
+from tfllm.data.tables import anything
 from tfllm.errors import UserError
 from tfllm.tokenizers import Tokenizer
 
@@ -42,9 +43,13 @@ class Weighted(NamedTuple):
 def messages(value: object) -> list[dict[str, Any]]:
     """A conversation of a row: dicts with role and content, or with ShareGPT's from and value.
 
+    In a table, whose cells are texts, the JSON of that.
+
     Raises:
         ValueError: it is none; with what was expected.
     """
+    if isinstance(value, list) or isinstance(value, str) and value.lstrip().startswith("["):
+        value = anything(value)
     if isinstance(value, list):
         value = [_of_share_gpt(each) for each in value]
     try:
@@ -65,7 +70,7 @@ def parts_of(row: Mapping[str, Any], template: ChatTemplate | None = None) -> Pa
     """The texts of a row, and whether the model shall write each.
 
     Args:
-        row: With `messages`, or with `prompt` and `completion`.
+        row: With `messages`, or with `prompt` and `completion`; perhaps `place`, its file and line.
         template: For messages.
 
     Raises:
@@ -78,7 +83,8 @@ def parts_of(row: Mapping[str, Any], template: ChatTemplate | None = None) -> Pa
     try:
         return template.segments(row["messages"])
     except UserError as error:
-        raise UserError(f"The conversation {str(row['messages'])[:80]} …: {error}") from None
+        named = f"{row['place']}: " if row.get("place") else ""
+        raise UserError(f"{named}The conversation {str(row['messages'])[:80]} …: {error}") from None
 
 
 def weighted_documents(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from tfllm.data.documents import read_documents
 from tfllm.data.sources import Skips, find_files
-from tfllm.data.tables import Field, read_rows
+from tfllm.data.tables import Field, read_placed_rows
 
 
 class Item(NamedTuple):
@@ -23,12 +23,14 @@ class Item(NamedTuple):
         num_bytes: The size of its texts in UTF-8.
         digest: 16 bytes; equal digests are taken for equal items.
         split_digest: The same of the field that decides the split.
+        place: Of a row of a table its file and line, for what is said of it.
     """
 
     values: dict[str, Any]
     num_bytes: int
     digest: bytes
     split_digest: bytes
+    place: str = ""
 
     def is_validation(self, fraction: float) -> bool:
         """Whether it is held out: decided by one field alone, whatever else there is."""
@@ -55,8 +57,9 @@ def read_table(
 ) -> Iterator[Item]:
     """The rows of `read_rows` under such a bar; what `split_by` names decides the split."""
     with _progress(sources, description) as bar:
-        for values in read_rows(sources, fields, progress=bar.update, **options):
-            yield Item(values, _num_bytes(values), _digest_of(values), _digest_of(values[split_by]))
+        for place, values in read_placed_rows(sources, fields, progress=bar.update, **options):
+            digests = _digest_of(values), _digest_of(values[split_by])
+            yield Item(values, _num_bytes(values), *digests, place)
 
 
 def unique(items: Iterable[Item], skips: Skips, kind: str) -> Iterator[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
 import itertools
 import json
@@ -61,8 +62,10 @@ def prepare(  # noqa: PLR0913 - one keyword per option of the command
     `validation.jsonl` (what is held out, one object of its fields per line) and `meta.json`. It
     appears when it is complete.
 
-    What occurred before, to the byte, is dropped. Memory is bounded but for about 100 bytes per
-    document or row of a table (the hashes that tell duplicates) and 8 bytes per stored row.
+    What occurred before, to the byte, is dropped, and so is from the training split what
+    `validation` holds out: of a table each row whose first field (the context of a question) is
+    there. Memory is bounded but for about 100 bytes per document or row of a table (the hashes that
+    tell duplicates) and 8 bytes per stored row.
 
     Args:
         sources: Paths, folders and globs. For causal_lm, masked_lm and denoising texts, see
@@ -105,6 +108,11 @@ def prepare(  # noqa: PLR0913 - one keyword per option of the command
         raise UserError("Nothing to read: name files, folders or patterns, or pass embedded=True.")
     if layout.fields and embedded:
         raise UserError(f"The corpus that comes with Python is text, {task} needs tables.")
+    if not layout.fields and (columns or header is not None):
+        raise UserError(
+            f"Columns and headers are of tables, and {task} reads texts; the field of a JSONL line "
+            "is named by text_field (--text-field)."
+        )
     reading = (
         _Reading(layout, {"columns": columns, "header": header})
         if layout.fields
@@ -177,18 +185,24 @@ class _Splitting(NamedTuple):
     fraction: float
 
     def read(self, skips: Skips, description: str) -> Iterator[tuple[str, Item]]:
-        """Each item once, with its split."""
-        kind = "duplicate_rows" if self.reading.layout.fields else "duplicate_documents"
-        for item in unique(self.reading.items(self.sources, skips, description), skips, kind):
-            held_out = not self.held_out and item.is_validation(self.fraction)
-            yield SPLITS[held_out], item
+        """Each item once, with its split; what is held out by name comes first."""
+        of = "rows" if self.reading.layout.fields else "documents"
+        held_out = set()
         if self.held_out:
             options = {**self.reading.options}
             if not self.reading.layout.fields:
                 options["embedded"] = False
-            apart = self.reading._replace(options=options)
-            for item in unique(apart.items(self.held_out, skips, description), skips, kind):
+            items = self.reading._replace(options=options).items(self.held_out, skips, description)
+            for item in unique(items, skips, f"duplicate_{of}"):
+                held_out.add(item.split_digest)
                 yield "validation", item
+        items = self.reading.items(self.sources, skips, description)
+        for item in unique(items, skips, f"duplicate_{of}"):
+            if item.split_digest in held_out:
+                skips.counts[f"held_out_{of}"] += 1
+            else:
+                apart = not self.held_out and item.is_validation(self.fraction)
+                yield SPLITS[apart], item
 
     def training_items(self, skips: Skips, description: str) -> Iterator[Item]:
         """The items of the training split alone."""
@@ -240,10 +254,18 @@ def _training_texts(split: _Splitting) -> Iterator[str]:
 def _nothing_to_train_on(split: _Splitting) -> UserError:
     """Reads once more, to say why."""
     skips = Skips(log=False)
-    if number := sum(1 for _ in split.read(skips, "looking for text")):
+    found = collections.Counter(name for name, _ in split.read(skips, "looking for text"))
+    if found["train"]:
         return UserError(
-            f"Nothing to train on: all {number} documents fell to validation. Add text, or "
-            "pass validation_fraction=0."
+            f"Nothing to train on: none of {found['train']} items has something to learn within "
+            "the sequence_length. Prepare with a longer one, or other data."
+        )
+    if split.held_out and found:
+        return UserError("Nothing to train on: all that the sources have is held out.")
+    if found:
+        return UserError(
+            f"Nothing to train on: all {found['validation']} documents fell to validation. Add "
+            "text, or pass validation_fraction=0."
         )
     return UserError(f"No text in the sources. Left out: {skips or 'nothing, they are empty'}.")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tfllm.data.documents import as_list
-from tfllm.data.sources import Skips, find_files, read_lines
+from tfllm.data.sources import MAX_LINE_BYTES, Skips, find_files, read_lines
 from tfllm.errors import UserError
 
 _JSON = (".jsonl", ".ndjson")
@@ -61,13 +61,21 @@ def texts(value: object) -> list[str]:
 
 
 def anything(value: object) -> object:
-    """A value of JSON; in a table the text of one."""
+    """A value of JSON, with its strings as of `text`; in a table the text of one."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except ValueError:
             raise ValueError("a value in JSON") from None
-    return value
+    return _of_texts(value)
+
+
+def _of_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {text(name): _of_texts(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_of_texts(inner) for inner in value]
+    return text(value) if isinstance(value, str) else value
 
 
 class Field(NamedTuple):
@@ -111,8 +119,22 @@ def read_rows(
 
     Raises:
         UserError: a file cannot be read, is of another kind, or has a row that does not fit;
-            with the file, the line and what was expected.
+            with the file, the line and what was expected. Or `columns` names a column for an
+            optional field that is nowhere.
     """
+    placed = read_placed_rows(sources, fields, columns=columns, header=header, progress=progress)
+    return (row for _, row in placed)
+
+
+def read_placed_rows(
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    fields: Iterable[Field],
+    *,
+    columns: Mapping[str, str] | None = None,
+    header: bool | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `read_rows`, each row with its file and line in words."""
     fields = list(fields)
     columns = dict(columns or {})
     known = [field.name for field in fields]
@@ -120,6 +142,8 @@ def read_rows(
         if name not in known:
             raise UserError(f"There is no field {name!r}; there are {', '.join(known)}.")
     skips = Skips(log=False)
+    unseen = {columns[field.name] for field in fields if field.optional and field.name in columns}
+    place = ""
     for path in find_files(as_list(sources)):
         ending = os.path.splitext(path.lower().removesuffix(".gz"))[1]
         lines = read_lines(path, True, skips, progress)
@@ -132,9 +156,12 @@ def read_rows(
                 f"{path} must be .jsonl, .tsv or .csv (each also with .gz), by its name."
             )
         for place, row in rows:
-            yield _values(place, row, fields, columns)
+            unseen.difference_update(row)
+            yield place, _values(place, row, fields, columns)
         if skips:
             raise UserError(f"{path} cannot be read whole: {skips}.")
+    if place and unseen:
+        raise UserError(f"No row up to {place} has a column {', '.join(sorted(unseen))}.")
 
 
 def _decoded(path: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
@@ -168,29 +195,33 @@ def _cells(  # noqa: PLR0913 - the two ways to say which column is which
     header: bool | None,
 ) -> Iterator[tuple[str, dict]]:
     """The rows of a table, by the names of its columns and by their numbers."""
-    decoded = (line for _, line in _decoded(path, lines))
-    reader = (
-        csv.reader(decoded, quoting=csv.QUOTE_NONE, delimiter="\t", quotechar=None, strict=True)
-        if delimiter == "\t"
-        else csv.reader(decoded, delimiter=delimiter, strict=True)
-    )
-    wanted = [columns.get(field.name, field.name) for field in fields if not field.optional]
+    decoded = _decoded(path, lines)
+    rows: Iterator[tuple[int, list[str]]]
+    if delimiter == "\t":
+        rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in decoded)
+    else:
+        rows = _comma_separated(path, decoded)
+    wanted = [
+        columns.get(field.name, field.name)
+        for field in fields
+        if not field.optional or field.name in columns
+    ]
+    most = max((int(name) for name in wanted if name.isdecimal()), default=0)
     wanted = [name for name in wanted if not name.isdecimal()]
     names: list[str] | None = None
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise UserError(f"{path} line {reader.line_num}: {error}.") from None
-        if cells is None:
-            return
+    for line_number, cells in rows:
         if not cells or cells == [""]:
             continue
-        place = f"{path} line {reader.line_num}"
+        place = f"{path} line {line_number}"
         if names is None:
             has_header = set(wanted) <= set(cells) if header is None else header
             if has_header and (wanted or header):
                 names = cells
+                if twice := [name for name in wanted if cells.count(name) > 1]:
+                    raise UserError(
+                        f"{place}: expected one column {twice[0]!r}, got {cells.count(twice[0])}. "
+                        "Say which one it is by its number from 1, and that there is a header."
+                    )
                 continue
             names = []
             if wanted:
@@ -201,8 +232,27 @@ def _cells(  # noqa: PLR0913 - the two ways to say which column is which
                 )
         if names and len(cells) != len(names):
             raise UserError(f"{place}: expected {len(names)} columns, got {len(cells)}.")
+        if most > len(cells):
+            raise UserError(f"{place}: expected a column {most}, got {len(cells)} columns.")
         numbered = {str(i): cell for i, cell in enumerate(cells, 1)}
         yield place, numbered | dict(zip(names, cells, strict=False))
+
+
+def _comma_separated(
+    path: str, lines: Iterable[tuple[int, str]]
+) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row, with the number of its last line."""
+    # Python's own limit, 131,072 characters, is less than many a document.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    reader = csv.reader((line for _, line in lines), strict=True)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{path} line {reader.line_num}: {error}.") from None
+        if cells is None:
+            return
+        yield reader.line_num, cells
 
 
 def _values(place: str, row: dict, fields: list[Field], columns: dict[str, str]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def classification(
 
     Args:
         model: A live classifier or a client of one.
-        rows: `text`, optionally `text_pair`, and `label`: one of the model's labels, or its number
-            from 0 where no label has that name.
+        rows: `text`, optionally `text_pair`, and `label`: one of the model's labels; or its number
+            from 0 where no label is a number.
         batch_size: Rows per call.
         positive: Of two labels the one whose curves are measured; default the second. Of more
             labels the areas are the mean over the classes, each against the rest.
@@ -72,7 +72,9 @@ def _class_of(label: Any, labels: list[str], row: int) -> int:
     name = str(label)
     if name in labels:
         return labels.index(name)
-    if name.isdecimal() and int(name) < len(labels):
+    # Where names are numbers themselves, as stars from 1 to 5, one that is none is no place.
+    is_place = name.isdecimal() and not any(each.isdecimal() for each in labels)
+    if is_place and int(name) < len(labels):
         return int(name)
     raise UserError(
         f"Row {row} has the label {label!r}; the model knows {', '.join(map(repr, labels))}."

@@ -16,8 +16,8 @@ def multiple_choice(
 
     Args:
         model: A live model or a client of one.
-        rows: `prompt` (or `source`), `choices`, a list of texts, and `label`: the right one, or
-            its number from 0 where no choice is so called.
+        rows: `prompt` (or `source`), `choices`, a list of texts, and `label`: the number of the
+            right one from 0; or, as a text, the right one itself or that number.
         batch_size: Rows per call; each is as many scores as it has choices.
         delimiter: What stands between the prompt and a choice.
 
@@ -71,7 +71,10 @@ def _choices(row: Row, number: int) -> list[str]:
 
 
 def _label(row: Row, number: int, choices: list[str]) -> int:
-    label: Any = str(needed(row, number, "label"))
+    label: Any = needed(row, number, "label")
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(choices):
+        return label
+    label = str(label)
     if label in choices:
         return choices.index(label)
     if label.isdecimal() and int(label) < len(choices):

@@ -94,7 +94,7 @@ def perplexity(
     mean = logprob / num_tokens
     # Above 700 e^loss is no float.
     return Perplexity(
-        math.exp(-mean) if mean > -700 else math.inf,
+        math.inf if mean < -700 else math.exp(-mean),
         -logprob / math.log(2) / num_bytes,
         mean,
         num_tokens,

@@ -72,6 +72,8 @@ class Evaluation:
 
 def without_nan(value: Any) -> Any:
     """Numbers, in dicts and lists, with None for what JSON cannot hold."""
+    if isinstance(value, np.ndarray | np.generic):  # of rows that a program gave
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -14,7 +14,7 @@ from tfllm.data.sources import VALIDATION_FILE, find_files
 from tfllm.data.tables import Field, read_rows
 from tfllm.errors import UserError
 from tfllm.evaluators.result import Evaluation
-from tfllm.evaluators.tasks import PROMPTS, TASKS, TEXT, Task, as_it_is, choose
+from tfllm.evaluators.tasks import COMPLETION, PROMPTS, TASKS, TEXT, Task, as_it_is, choose
 
 Sources = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -58,6 +58,9 @@ def evaluate(  # noqa: PLR0913 - one keyword per option of the command
     sources = _sources(data)
     columns = dict(columns or {})
     there = _fields_there(sources, columns, header)
+    if there and COMPLETION in there - columns.keys() and "target" not in there:
+        columns["target"] = COMPLETION  # as data prepared for that task has it
+        there.add("target")
     name = choose(task, model, there)
     chosen = TASKS[name]
     _check_options(name, options)
@@ -91,7 +94,8 @@ def _fields_there(
     """The fields that the first row has; None where the files are no tables."""
     if not _all_end(sources, _CELLS + _OBJECTS):
         return None
-    names = {field.name for task in TASKS.values() for field in task.fields} | {*PROMPTS}
+    names = {field.name for task in TASKS.values() for field in task.fields}
+    names |= {*PROMPTS, COMPLETION}
     fields = [Field(name, as_it_is, optional=True) for name in sorted(names)]
     rows = read_rows(sources, fields, columns=columns, header=True if header is None else header)
     return set(next(rows, {}))

@@ -44,10 +44,8 @@ def similarity(model: Embedder, rows: Iterable[Row], *, batch_size: int = 32) ->
             for name in ("text", "text_pair")
         ]
         scores = [_number(row, first + i) for i, row in enumerate(batch)]
-        found = model.embed(sides[0] + sides[1])
-        for row, score, one, other in zip(
-            batch, scores, found[: len(batch)], found[len(batch) :], strict=True
-        ):
+        found = map(model.embed, sides)  # one by one: a server may take no more rows
+        for row, score, one, other in zip(batch, scores, *found, strict=True):
             cosine = float(np.dot(one.embedding, other.embedding))
             if asked.keep(row, {"predicted": cosine}, refusal(one) or refusal(other)):
                 cosines.append(cosine)

@@ -23,7 +23,8 @@ def span_qa(model: Finder, rows: Iterable[Row], *, batch_size: int = 8) -> Evalu
     Args:
         model: A live model or a client of one.
         rows: `question`, `context`, and `answers`, the right answers: a list of texts, or SQuAD's
-            {"text": [...]}; or `answer`, a single one. None, or "", says that there is no answer.
+            {"text": [...]} or [{"text": ...}]; or `answer`, a single one. None, or "", says that
+            there is no answer.
         batch_size: Rows per call.
 
     Returns:
@@ -65,9 +66,11 @@ def span_qa(model: Finder, rows: Iterable[Row], *, batch_size: int = 8) -> Evalu
 
 
 def _answers(row: Row, number: int) -> list[str]:
-    answers = row["answers"] if "answers" in row else row.get("answer", "")
+    answers = row["answers"] if row.get("answers") is not None else row.get("answer") or ""
     answers = needed(answers, number, "text") if isinstance(answers, Mapping) else answers
     several = [answers] if isinstance(answers, str) else answers
+    if isinstance(several, list | tuple):
+        several = [needed(a, number, "text") if isinstance(a, Mapping) else a for a in several]
     if not isinstance(several, list | tuple) or not all(isinstance(a, str) for a in several):
         raise UserError(f"Row {number}: expected a text or a list of texts, got {answers!r}.")
     return [answer for answer in several if answer]

@@ -1,5 +1,7 @@
 """The kinds of evaluation, and which of them fits a model and its data."""
 
+import contextlib
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,8 +44,18 @@ def as_it_is(value: object) -> object:
     return value
 
 
+def right_answers(value: object) -> object:
+    """As it is; of a table, which has no objects and no lists, what its JSON says."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            found = json.loads(value)
+            return found if isinstance(found, dict | list) else value
+    return value
+
+
 TEXT, _PAIR = Field("text"), Field("text_pair")
 PROMPTS = ("source", "prompt")
+COMPLETION = "completion"  # another name of `target`
 
 # Of the tasks that a model can do, the first whose fields the data has is chosen.
 TASKS: dict[str, Task] = {
@@ -58,7 +70,7 @@ TASKS: dict[str, Task] = {
         (
             Field("question"),
             Field("context"),
-            Field("answers", as_it_is, optional=True),
+            Field("answers", right_answers, optional=True),
             Field("answer", optional=True),
         ),
     ),
@@ -67,7 +79,7 @@ TASKS: dict[str, Task] = {
     "multiple_choice": Task(
         multiple_choice,
         contract.SCORE,
-        (Field("choices", texts), Field("label", label)),
+        (Field("choices", texts), Field("label", as_it_is)),
         PROMPTS,
     ),
     "generation": Task(generation, contract.GENERATE, (Field("target", texts),), PROMPTS),
@@ -98,6 +110,14 @@ def choose(task: str | None, model: Any, there: set[str] | None) -> str:
     able = {name: kind for name, kind in TASKS.items() if kind.signature in signatures}
     if not able:
         raise UserError(f"No evaluation fits a model that answers {answers or 'nothing known'}.")
+    if task in (None, "language_model") and "language_model" in able and _is_seq2seq(model):
+        # It scores a target after its source; a text alone is neither.
+        del able["language_model"]
+    if task is not None and task not in able:
+        raise UserError(
+            "language_model needs a causal language model; this one writes targets after sources: "
+            "generation measures it."
+        )
     if task is not None:
         return task
     if there is None and "language_model" in able:
@@ -114,6 +134,15 @@ def choose(task: str | None, model: Any, there: set[str] | None) -> str:
         f"The data has {', '.join(sorted(there)) or 'no known field'}, expected the fields of one "
         f"of these ({expected}). Say which column is which: --column FIELD=COLUMN."
     )
+
+
+def _is_seq2seq(model: Any) -> bool:
+    """Whether it is an encoder–decoder; most exports do not say."""
+    if hasattr(model, "describe"):
+        return model.describe("task") == "seq2seq_lm"
+    from tfllm.models import Seq2SeqLM  # a client needs no model
+
+    return isinstance(model, Seq2SeqLM)
 
 
 def signatures_of(model: Any) -> set[str]:

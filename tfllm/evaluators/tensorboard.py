@@ -67,7 +67,7 @@ def pr_curve(tag: str, is_positive: Any, score: Any, *, step: int) -> None:
         positives, true and false negatives, precision, recall, at thresholds from 0 to 1.
     """
     is_positive = np.asarray(is_positive, bool)
-    bucket = np.floor(np.clip(score, 0, 1) * (_THRESHOLDS - 1)).astype(int)
+    bucket = np.floor(np.clip(np.nan_to_num(score), 0, 1) * (_THRESHOLDS - 1)).astype(int)
     reached = [
         # Of the rows at or above each threshold.
         np.bincount(bucket[side], minlength=_THRESHOLDS)[::-1].cumsum()[::-1]

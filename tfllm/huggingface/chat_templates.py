@@ -40,15 +40,15 @@ def read_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | Non
         template = _default(folder, config.get("chat_template"))
     if not template:
         return None
+    marks = [token for token in tokenizer.added_tokens if token.text.strip()]
+    # Such as <think>, which a template looks for in what the assistant wrote.
+    written = tuple(token.text for token in marks if not token.hidden and token.text in template)
     return ChatTemplate(
         template,
         bos_token=_named(config, "bos", tokenizer),
         eos_token=_named(config, "eos", tokenizer),
-        special_tokens=tuple(
-            token.text
-            for token in tokenizer.added_tokens
-            if token.text.strip() and (token.hidden or token.text in template)
-        ),
+        special_tokens=(*(token.text for token in marks if token.hidden), *written),
+        assistant_tokens=written,
     )
 
 

@@ -95,7 +95,7 @@ def roc_auc(is_positive, score) -> float:
         score: float[n].
 
     Returns:
-        In [0, 1]; NaN without a positive or without a negative row.
+        In [0, 1]; NaN without a positive or without a negative row, or with a score that is NaN.
 
     Source:
         Mann and Whitney 1947: the area under the curve is their U over the number of pairs.
@@ -116,13 +116,13 @@ def average_precision(is_positive, score) -> float:
         score: float[n]; rows of equal score are one step.
 
     Returns:
-        In [0, 1]; NaN without a positive row.
+        In [0, 1]; NaN without a positive row, or with a score that is NaN.
 
     Source:
         `average_precision_score` of scikit-learn, which does not interpolate.
     """
     is_positive, score = np.asarray(is_positive, bool), np.asarray(score, float)
-    if not is_positive.any():
+    if not is_positive.any() or np.isnan(score).any():
         return float("nan")
     order = np.argsort(-score, kind="stable")
     last_of_step = np.append(np.diff(score[order]) != 0, True)
@@ -150,8 +150,13 @@ def one_vs_rest(measure, truth, scores) -> float:
 
 
 def ranks(values) -> np.ndarray:
-    """float[n], the rank of each value from 1; equal values share the mean of their ranks."""
+    """float[n], the rank of each value from 1; equal values share the mean of their ranks.
+
+    With a NaN among the values, which is nowhere in their order, no rank is a number.
+    """
     values = np.asarray(values, float)
+    if np.isnan(values).any():
+        return np.full(values.shape, np.nan)
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[group]

@@ -16,7 +16,7 @@ def spearman(x, y) -> float:
     """Spearman's rank correlation of two float[n]: Pearson's of their ranks, ties sharing one.
 
     Returns:
-        In [−1, 1]; NaN if one of them is constant.
+        In [−1, 1]; NaN if one of them is constant or has a NaN.
 
     Source:
         Spearman 1904; with ties as `scipy.stats.spearmanr`.

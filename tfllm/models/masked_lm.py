@@ -1,5 +1,8 @@
 """A language model that guesses masked tokens."""
 
+import json
+from pathlib import Path
+
 import keras
 import keras_hub
 import tensorflow as tf
@@ -205,6 +208,18 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
         pooled = self.backbone(inputs, training=False)["pooled_output"]
         follows = tf.nn.softmax(tf.cast(self.next_sentence_head(pooled), tf.float32))[:, 0].numpy()
         return float(follows[0]) if isinstance(first, str) else follows
+
+    def load_task_weights(self, filepath):
+        """As `Task.load_task_weights`; a preset that judges no pairs leaves that head a new one."""
+        config = Path(filepath).parent / "task.json"
+        if self.next_sentence_head is None or not config.exists():
+            super().load_task_weights(filepath)
+            return
+        judges = json.loads(config.read_text(encoding="utf-8"))["config"].get("next_sentence")
+        skipped = [] if judges else [self.next_sentence_head]
+        keras.saving.load_weights(
+            self, filepath, objects_to_skip=[*self._not_of_the_task(), *skipped]
+        )
 
     def text(self, **options):
         return MaskedLMText(self, self._tokenizer(), **options)

@@ -15,8 +15,9 @@ def accumulate(gradients, data, num_parts: int, variables):
     Args:
         gradients: From the number of the part, an int32 scalar, and its rows of each of `data` to
             the gradients of the variables and a list of float32 scalars.
-        data: Tensors [b, ...], dicts and tuples of them, and None.
-        num_parts: A divisor of b.
+        data: Tensors of rows, dicts and tuples of them, and None; the rows of each (pairs of texts
+            are two rows for one target) are parted alike.
+        num_parts: A divisor of the rows.
         variables: What the gradients are of.
 
     Returns:
@@ -27,17 +28,21 @@ def accumulate(gradients, data, num_parts: int, variables):
     """
     if num_parts == 1:
         return gradients(0, *data)
-    rows = tf.nest.flatten(data)[0].shape[0]
-    if rows is not None and rows % num_parts:
+    tensors = [tensor for tensor in tf.nest.flatten(data) if tensor is not None]
+    rows = min((t.shape[0] for t in tensors if t.shape[0] is not None), default=0)
+    if rows % num_parts:
         raise UserError(
             f"microbatches must divide the rows of a replica's batch: got {num_parts} for {rows}."
         )
 
     def part(i):
         def rows_of(tensor):
+            if tensor is None:
+                return None
             size = tf.shape(tensor)[0] // num_parts
             here = tensor[i * size : (i + 1) * size]
-            here.set_shape([None if rows is None else rows // num_parts, *tensor.shape[1:]])
+            known = tensor.shape[0]
+            here.set_shape([None if known is None else known // num_parts, *tensor.shape[1:]])
             return here
 
         found, sums = gradients(i, *tf.nest.map_structure(rows_of, data))

@@ -1,6 +1,8 @@
 """A classifier of texts and of pairs of texts."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import keras_hub
@@ -14,6 +16,7 @@ from tfllm.layers import Dropout, Linear
 from tfllm.models.bert import bert_initializer, pooler
 from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
 from tfllm.models.example_texts import example_texts
+from tfllm.models.presets import require_preset
 from tfllm.models.text_functions import per_row
 
 _PROBLEM_TYPES = (
@@ -128,7 +131,10 @@ class TextClassifier(EncoderTask, ClassifierCalls, keras_hub.models.TextClassifi
     @classmethod
     def from_preset(cls, preset, load_weights=True, **kwargs):
         """As `Task.from_preset`; with other `labels` or `num_classes` the head is a new one."""
-        if "labels" in kwargs:
+        if "labels" in kwargs and list(kwargs["labels"]) == _labels_of(preset):
+            del kwargs["labels"]  # KerasHub makes a new head whenever num_classes is given
+            kwargs.pop("num_classes", None)
+        elif "labels" in kwargs:
             kwargs.setdefault("num_classes", len(kwargs["labels"]))
         elif "num_classes" in kwargs:
             kwargs["labels"] = None
@@ -141,6 +147,17 @@ class TextClassifier(EncoderTask, ClassifierCalls, keras_hub.models.TextClassifi
             "problem_type": self.problem_type,
             "dropout": self.dropout,
         }
+
+
+def _labels_of(preset) -> list[str] | None:
+    """Those of the classifier in a preset; None where there is none."""
+    config = Path(require_preset(preset)) / "task.json"
+    if not config.exists():
+        return None
+    try:
+        return json.loads(config.read_text(encoding="utf-8"))["config"].get("labels")
+    except (ValueError, KeyError, AttributeError):  # damaged: who loads it says how
+        return None
 
 
 class ClassifierText(EncoderText):

@@ -42,8 +42,8 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
     cosine of the two vectors and the similarity, float[b] in [-1, 1].
 
     A dataset of ((text, text that belongs to it),) trains by contrast: each text shall find its
-    other one among those of the whole global batch (with `microbatches`, of its part of it). The
-    loss is the cross-entropy of the cosines, divided by `temperature`.
+    other one among those of the whole global batch (with `microbatches`, of its part of it) that
+    have a weight. The loss is the cross-entropy of the cosines, divided by `temperature`.
 
     Args:
         backbone: A `BertBackbone` or `LSTMEncoderBackbone`.
@@ -60,7 +60,8 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         float32[b, d], of unit length.
 
     Raises:
-        UserError: there is no such pooling, or the temperature is not above 0.
+        UserError: there is no such pooling, or the temperature is not above 0; in training by
+            contrast, there are several replicas and `microbatches`.
 
     Source:
         Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084; `sentence-transformers`.
@@ -108,7 +109,9 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         if isinstance(x, tuple):  # a row after the other, so that a replica gets whole pairs
             x = tf.reshape(tf.stack([tf.convert_to_tensor(texts) for texts in x], 1), [-1])
             if y is None:
-                y = {_BELONGS: tf.ones(tf.shape(x)[:1] // 2)}
+                # Rows without weight, which fill a batch up, are nobody's wrong answer.
+                pairs = tf.shape(x)[:1] // 2
+                y = {_BELONGS: tf.sign(one_per_row(tf.zeros(pairs), sample_weight))}
         return super().preprocess_samples(x, y, sample_weight)
 
     def target_weights(self, y, weight):
@@ -118,12 +121,25 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
         pairs = tf.reshape(outputs, [-1, 2, outputs.shape[-1]])
         first, second = pairs[:, 0], pairs[:, 1]
         if isinstance(y, dict):
+            self._require_one_loop()
             others, begin = _of_all_replicas(second)
             cosines = tf.matmul(first, others, transpose_b=True) / self.temperature
+            there, _ = _of_all_replicas(y[_BELONGS][:, None])
             own = begin + tf.range(tf.shape(first)[0])
+            candidate = (there[:, 0] > 0) | tf.one_hot(own, tf.shape(others)[0], True, False)
+            # e^30 times less than the least cosine is nothing, and label smoothing bears it.
+            cosines = tf.where(candidate, cosines, -1 / self.temperature - 30)
             return super().target_losses(own, cosines, label_smoothing)
         cosine = tf.reduce_sum(first * second, -1)
         return tf.square(cosine - tf.reshape(tf.cast(y, cosine.dtype), [-1]))
+
+    def _require_one_loop(self):
+        # Replicas cannot wait for each other inside of the loop over the parts.
+        if self.microbatches > 1 and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise UserError(
+                "Texts that are contrasted with those of all replicas cannot be computed in "
+                f"parts: microbatches must be 1, or the replicas one; got {self.microbatches}."
+            )
 
     def text(self, **options):
         return EmbedderText(self, self._tokenizer(), **options)

@@ -25,6 +25,8 @@ _DEFAULT_BEAMS = 4
 class TextGenerator(TextFunctions):
     """The signatures of `contract.GENERATOR_SIGNATURES` but for where writing begins.
 
+    With a chat template there is also `describe`.
+
     A subclass gives `read`, `start` and `finish`.
 
     Args:
@@ -52,7 +54,9 @@ class TextGenerator(TextFunctions):
             "repetition_penalty": settings.repetition_penalty,
             "length_penalty": settings.length_penalty,
         }
-        self.signatures = with_defaults(contract.GENERATOR_SIGNATURES, defaults)
+        chats = tokenizer.chat_template is not None
+        table = contract.CHAT_SIGNATURES if chats else contract.GENERATOR_SIGNATURES
+        self.signatures = with_defaults(table, defaults)
         self.rules = Rules(
             _end_token_ids(settings, tokenizer),
             settings.suppressed_token_ids,
@@ -263,7 +267,11 @@ class TextGenerator(TextFunctions):
             ),
             (contract.BEAM_SEARCH, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
             (contract.SCORE, {"prompt": ["", some, too_long], "completion": [some, some[:3], "x"]}),
-            (contract.DESCRIBE, {"key": ["task", contract.CHAT_TEMPLATE, ""]}),
+            *(
+                (name, {"key": ["task", contract.CHAT_TEMPLATE, ""]})
+                for name in self.signatures
+                if name == contract.DESCRIBE
+            ),
             *super().requests(),
         ]
 

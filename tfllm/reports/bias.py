@@ -101,7 +101,8 @@ def bias(
     return Report(
         "bias",
         {
-            "interval": f"{confidence:.0%} percentile, crossed bootstrap of {resamples} resamples",
+            "interval": f"{_percent(confidence)} percentile, crossed bootstrap of {resamples} "
+            "resamples",
             "comparisons": [_numbers(each) for each in found],
         },
         (*(_OF_SENTENCES if is_of_sentences else ()), *_LIMITS),
@@ -202,8 +203,13 @@ def _pairs(found: Comparison, sentences: dict[str, list[list[str]]]):
         }
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
 def _table(found: list[Comparison], confidence: float) -> str:
-    names = ("measure", "mean difference", f"{confidence:.0%} from", "to", "prefers first", "pairs")
+    percent = _percent(confidence)
+    names = ("measure", "mean difference", f"{percent} from", "to", "prefers first", "pairs")
     rows = [
         (
             " − ".join(each.groups),

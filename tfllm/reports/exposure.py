@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -135,7 +136,13 @@ def exposure(
 
 def _others(canary: Canary, sample: int, seed: int) -> Sequence[int]:
     others = canary.space - 1
-    drawn = range(others) if others <= sample else random.Random(seed).sample(range(others), sample)
+    if others <= sample:
+        drawn: Sequence[int] = range(others)
+    elif others <= sys.maxsize:
+        drawn = random.Random(seed).sample(range(others), sample)
+    else:  # a longer range has no length in Python; numbers drawn twice are as good as never there
+        numbers = random.Random(seed)
+        drawn = list(dict.fromkeys(numbers.randrange(others) for _ in range(sample)))
     return [value + (value >= canary.value) for value in drawn]  # the secret itself is left out
 
 

@@ -11,6 +11,7 @@ from tfllm.errors import UserError
 
 GROUP = "group"
 _SLOT = re.compile(r"\{(\w+)\}")
+_BRACES = re.compile(r"\{[^{}]*\}?|\}")
 _EXAMPLE = (
     '{"templates": ["{group} is a good {role}."], "groups": {"women": ["She"], "men": ["He"]}, '
     '"terms": {"role": ["doctor", "nurse"]}}'
@@ -55,6 +56,11 @@ class PairedTemplates(NamedTuple):
             slots = set(_SLOT.findall(template))
             if GROUP not in slots:
                 raise UserError(f"A template needs a place {{{GROUP}}}, got {template!r}.")
+            if odd := [place for place in _BRACES.findall(template) if not _SLOT.fullmatch(place)]:
+                raise UserError(
+                    f"{template!r} has {', '.join(odd)}: a place is a name of letters, digits and "
+                    "_ in braces, without spaces."
+                )
             if missing := slots - {GROUP, *terms}:
                 raise UserError(
                     f"{template!r} has a place {', '.join(sorted(missing))} that has no list in "

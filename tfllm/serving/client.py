@@ -145,8 +145,10 @@ class Client(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             timeout_s: Seconds for this call.
 
         Returns:
-            The value; None if there is none.
+            The value; None if there is none, as of every export without a chat template.
         """
+        if contract.DESCRIBE not in self.metadata(timeout_s=timeout_s).signatures:
+            return None
         out = self._ask(contract.DESCRIBE, {"key": [key]}, timeout_s=timeout_s)
         value = rows.plain(out["value"].tolist()[0])
         return json.loads(value) if value else None

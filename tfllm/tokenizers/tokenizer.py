@@ -61,8 +61,17 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """How conversations are written; it leaves off a bos that the model gets in any case."""
-        return self._chat_template
+        """How conversations are written.
+
+        It leaves off a bos that the model gets in any case, and takes every special token of the
+        tokenizer out of what people write.
+        """
+        template = self._chat_template
+        if template is None:
+            return None
+        hidden = (token.text for token in self.added_tokens if token.hidden and token.text.strip())
+        special = tuple(dict.fromkeys([*template.special_tokens, *hidden]))
+        return dataclasses.replace(template, special_tokens=special)
 
     @chat_template.setter
     def chat_template(self, value):

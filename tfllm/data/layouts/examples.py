@@ -43,9 +43,9 @@ class LabelledTexts(Layout):
 class SpanQAExamples(Layout):
     """Questions, contexts, and where the answer stands: 0 and 0 where there is none.
 
-    The answers come as those of SQuAD ({"text": […], "answer_start": […]}), of which the first is
-    trained on, or as one `answer` with its `start` in code points; without a start the first
-    place is taken where the context has it.
+    The answers come as those of SQuAD ({"text": […], "answer_start": […]}, or a list of {"text": …,
+    "answer_start": …}), of which the first is trained on, or as one `answer` with its `start` in
+    code points; without a start the first place is taken where the context has it.
     """
 
     fields = (
@@ -72,7 +72,7 @@ class SpanQAExamples(Layout):
 
     def add(self, items):
         for item in items:
-            begin, end = span_of(item.values)
+            begin, end = span_of(item.values, item.place)
             self.counts["unanswerable"] += end == 0
             yield {
                 "question": [item.values["question"].encode()],
@@ -82,37 +82,45 @@ class SpanQAExamples(Layout):
             }
 
 
-def span_of(values: dict) -> tuple[int, int]:
+def span_of(values: dict, place: str = "") -> tuple[int, int]:
     """Where the answer of a row of `SpanQAExamples` begins and ends (exclusive), in code points.
+
+    Args:
+        values: The row.
+        place: Its file and line.
 
     Raises:
         UserError: the context has not the answer there.
     """
+    named = f"{place}: " if place else ""
     context = values["context"]
     answer, start = values.get("answer", ""), values.get("start")
     if "answers" in values:
-        answer, start = _first_of_squad(values["answers"], values["question"])
+        answer, start = _first_of_squad(values["answers"], values["question"], named)
     if not answer:
         return 0, 0
     if start is None:
         start = context.find(answer)
     if start < 0 or context[start : start + len(answer)] != answer:
         raise UserError(
-            f"The answer {answer[:60]!r} to {values['question'][:60]!r} does not stand in its "
-            f"context{'' if start < 0 else f' at character {start}'}."
+            f"{named}The answer {answer[:60]!r} to {values['question'][:60]!r} does not stand in "
+            f"its context{'' if start < 0 else f' at character {start}'}."
         )
     return start, start + len(answer)
 
 
-def _first_of_squad(answers, question: str) -> tuple[str, int | None]:
+def _first_of_squad(answers, question: str, named: str) -> tuple[str, int | None]:
     try:
-        texts, starts = answers["text"], answers["answer_start"]
+        if isinstance(answers, list):
+            texts, starts = ([one[name] for one in answers] for name in ("text", "answer_start"))
+        else:
+            texts, starts = answers["text"], answers["answer_start"]
         if not texts:
             return "", None
         answer, start = tables.text(texts[0]), tables.whole(starts[0])
     except (KeyError, TypeError, ValueError, IndexError):
         raise UserError(
-            'expected answers as {"text": ["…"], "answer_start": [0]} for '
+            f'{named}expected answers as {{"text": ["…"], "answer_start": [0]}} for '
             f"{question[:60]!r}, got {str(answers)[:60]!r}."
         ) from None
     return answer, start
@@ -137,8 +145,8 @@ class EmbedderExamples(Layout):
             self.counts["pairs"] += 1
             if 0 < self.counts["scored"] < self.counts["pairs"]:
                 raise UserError(
-                    f"Either every pair has a score or none has: {item.values['text'][:60]!r} "
-                    f"is the first that differs."
+                    f"{item.place}: Either every pair has a score or none has: "
+                    f"{item.values['text'][:60]!r} is the first that differs."
                 )
             yield {
                 "text": [item.values["text"].encode()],

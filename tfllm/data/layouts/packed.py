@@ -57,7 +57,7 @@ class Completions(Layout):
 
     def add(self, items):
         weighted = conversations.weighted_documents(
-            (item.values for item in items),
+            (item.values | {"place": item.place} for item in items),
             self.tokenizer,
             sequence_length=self.sequence_length,
             counts=self.counts,

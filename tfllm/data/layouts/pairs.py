@@ -48,7 +48,8 @@ class PackedPairs(Layout):
 
     def add(self, items):
         sources = self.tokenizer.encode_batch([item.values["source"] for item in items])
-        targets = self.tokenizer.tokenize_target(tf.constant([i.values["target"] for i in items]))
+        texts = tf.constant([item.values["target"] for item in items], tf.string)  # or none at all
+        targets = self.tokenizer.tokenize_target(texts)
         for source, target in zip(sources, targets.to_list(), strict=True):
             whole = len(source) + len(target) + 2
             source, target = self._with_end(source), self._with_end(target)

@@ -107,7 +107,10 @@ class MaskedLM:
             further = 1 + tf.cast(uniform(seed, _OTHER, [rows]) * (rows - 1), tf.int32)
             # The product may round up to rows - 1, and so around to the row itself.
             other = (tf.range(rows) + tf.minimum(further, rows - 1)) % rows
-            second = tf.where(changed[:, None], tf.gather(second, other), second)
+            others = tf.gather(second, other)
+            # In a batch with a row twice, as of few rows, the other one may be the row itself.
+            changed &= tf.reduce_any(others != second, -1)
+            second = tf.where(changed[:, None], others, second)
         elif self.pair == "sentence_order":
             first, second = (
                 tf.where(changed[:, None], second, first),
