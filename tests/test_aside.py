@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tfllm.aside import install, locked, make_folder
+from tfllm.aside import install, locked, make_folder, write_file
 from tfllm.errors import UserError
 
 
@@ -112,3 +112,15 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match=rf"Cannot make the folder {folder} \(.*\): name anot"):
             make_folder(folder)
+
+
+def test_a_file_keeps_its_old_bytes_until_the_new_ones_are_on_the_disk(tmp_path, events):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    (tmp_path / ".a.json").write_text("of a process that was killed, and longer than the next")
+    write_file(path, "é")
+    assert path.read_bytes() == "é".encode()
+    assert events == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    write_file(path, b"\xff")
+    assert path.read_bytes() == b"\xff"

@@ -143,6 +143,17 @@ def install(
     _sync(os.path.dirname(os.path.abspath(target)))
 
 
+def write_file(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file, a text as UTF-8: the old one or the new one is there, whole.
+
+    Of what a killed process left, a hidden file of that name, the next one writes over.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    install(aside, path)
+
+
 def sync_tree(path: str | os.PathLike[str]) -> None:
     """Waits until a file, or a folder with all that is in it, is on the disk."""
     for folder, _, files in os.walk(path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfllm.aside import install, locked, make_folder
+from tfllm.aside import locked, make_folder, write_file
 from tfllm.errors import UserError
 from tfllm.trainers.recipe import Recipe
 
@@ -80,9 +80,7 @@ def _check_begun(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a file aside and renames it: the old one or the new one is there, whole."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    install(aside, path)
+    write_file(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:

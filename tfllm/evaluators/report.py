@@ -2,12 +2,10 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tfllm.aside import install, make_folder
+from tfllm.aside import make_folder, write_file
 from tfllm.evaluators.result import Evaluation, without_nan
 
 NUMBERS_FILE = "evaluation.json"
@@ -51,14 +49,6 @@ def write_report(
     write_file(folder / TABLE_FILE, table(evaluation))
     numbers = {**(about or {}), **evaluation.as_json()}
     write_file(folder / NUMBERS_FILE, json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Writes a file, a text as UTF-8, aside; it gets its name when it is whole."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as aside:
-        written = Path(aside, path.name)
-        written.write_bytes(content.encode() if isinstance(content, str) else content)
-        install(written, path)
 
 
 def _number(value: float | int) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfllm.aside import make_folder
-from tfllm.evaluators.report import write_file
+from tfllm.aside import make_folder, write_file
 from tfllm.evaluators.result import without_nan
 
 NUMBERS_FILE = "report.json"
