@@ -62,11 +62,18 @@ def test_the_embeddings_and_the_first_blocks_are_frozen(make, rest):
         (lambda: LSTMCausalLM(LSTMBackbone(**SIZES)), {"lstm/lstm_0"}),
         (
             lambda: TextClassifier(LSTMEncoderBackbone(**SIZES), num_classes=2),
-            {"lstm/forward_0", "lstm/backward_0"},
+            {"lstm/forward_0", "lstm/backward_0", "lstm/norm_0"},
         ),
         (
             lambda: LSTMSeq2SeqLM(LSTMSeq2SeqBackbone(**SIZES)),
-            {"encoder/forward_0", "encoder/backward_0", "decoder/lstm_0", "decoder/attention"},
+            {
+                "encoder/forward_0",
+                "encoder/backward_0",
+                "encoder/norm_0",
+                "decoder/lstm_0",
+                "decoder/norm_0",
+                "decoder/attention",
+            },
         ),
     ],
     ids=["causal", "encoder", "seq2seq"],

@@ -125,18 +125,24 @@ def test_a_target_is_read_backwards_only(model, ids):
 
 
 def test_what_is_seen_reaches_the_upper_layers_and_the_output(model):
+    def norm(layer, x):
+        mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+        return (x - mean) / tf.sqrt(variance + 1e-5) * layer.gamma + layer.beta
+
     decoder = model.backbone.decoder
     memory = tf.random.stateless_normal([3, 4, 32], (1, 2))
     x = tf.random.stateless_normal([3, 5, 32], (3, 4))
     y, states = decoder(x, memory)
     below, first = decoder.lstms[0](x)
+    below = norm(decoder.norms[0], below)
     seen = decoder.attention(below, memory=memory)
     above, second = decoder.lstms[1](tf.concat([below, seen], -1))
+    above = norm(decoder.norms[1], below + above)
     expected = tf.tanh(tf.concat([above, seen], -1) @ decoder.combine.kernel)
     for found, wanted in zip(
         tf.nest.flatten((y, states)), tf.nest.flatten((expected, (first, second))), strict=True
     ):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_score_of_a_target_is_the_sum_over_one_full_pass(model):
@@ -190,8 +196,8 @@ def test_fit_on_strings_trains_every_weight(tokenizer):
     model.compile(keras.optimizers.Adam(1e-2))
     model.fit(dataset(), verbose=0)
     names = [weight.path for weight in model.trainable_weights]
-    # Three tables, two LSTMs each way, four projections, and what combines.
-    assert len(names) == 3 + 4 * 3 + 4 * 2 + 1
+    # Three tables, two LSTMs each way, their norms, four projections, and what combines.
+    assert len(names) == 3 + 4 * 3 + 3 * 2 + 4 * 2 + 1
     for name, weight, old in zip(names, model.trainable_weights, before, strict=True):
         # Softmax does not see what is added to all keys alike.
         if not name.endswith("attention/key/bias"):

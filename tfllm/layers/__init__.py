@@ -19,6 +19,7 @@ from tfllm.layers.masks import (
     pair_mask,
     prefix_mask,
 )
+from tfllm.layers.normalization import layer_norm
 from tfllm.layers.positions import (
     PairPositions,
     PositionEmbedding,
@@ -56,6 +57,7 @@ __all__ = [
     "causal_mask",
     "gelu_tanh",
     "given_weights",
+    "layer_norm",
     "padding_mask",
     "pair_mask",
     "prefix_mask",

@@ -5,6 +5,7 @@ import keras
 from tfllm.layers.attention import MultiHeadAttention
 from tfllm.layers.dropout import Dropout
 from tfllm.layers.feed_forward import FeedForward
+from tfllm.layers.normalization import layer_norm
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -105,11 +106,9 @@ class EncoderBlock(keras.layers.Layer):
         )
 
     def _norm(self, name, shape):
-        norm = keras.layers.LayerNormalization(
-            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
+        return layer_norm(
+            shape, epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
         )
-        norm.build(shape)
-        return norm
 
     def _add(self, x, y, norm, training):
         x = x + self.residual_dropout(y, training=training)

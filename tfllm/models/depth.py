@@ -99,7 +99,7 @@ def block_stacks(backbone: keras.Model) -> list[list[list[keras.layers.Layer]]]:
         return [_both_ways(backbone.lstm)]
     if isinstance(backbone, LSTMSeq2SeqBackbone):
         decoder = backbone.decoder
-        first, *others = _alone(decoder.lstms)
+        first, *others = map(list, zip(decoder.lstms, decoder.norms, strict=True))
         return [_both_ways(backbone.encoder), [[*first, decoder.attention], *others]]
     return []  # a skip-gram: tables alone
 
@@ -109,7 +109,7 @@ def _alone(layers):
 
 
 def _both_ways(lstm):
-    return [list(pair) for pair in zip(lstm.forward, lstm.backward, strict=True)]
+    return [list(block) for block in zip(lstm.forward, lstm.backward, lstm.norms, strict=True)]
 
 
 def _variables(layers: Iterable[keras.layers.Layer]) -> list[keras.Variable]:

@@ -13,6 +13,7 @@ from tfllm.layers import (
     Normal,
     PairMask,
     TokenEmbedding,
+    layer_norm,
     starts_of,
 )
 from tfllm.models.lstm_encoder import require_even
@@ -27,7 +28,8 @@ class AttentiveLSTM(keras.layers.Layer):
     """LSTM layers of which the first looks at a memory, and the others at what it saw.
 
     All positions of a target look at once, because what is seen flows upwards and never into the
-    first layer: so each layer is one fast loop over time in training.
+    first layer: so each layer is one fast loop over time in training. Residuals and norms as in
+    `BidirectionalLSTM`.
 
     Letters: b batch, t positions of targets, s of the memory, m width of all.
 
@@ -69,19 +71,20 @@ class AttentiveLSTM(keras.layers.Layer):
         self.attention_dropout = attention_dropout
 
     def build(self, x_shape, memory_shape=None):
-        seen_too = (*x_shape[:-1], 2 * self.units)
-        self.lstms = []
+        inner, seen_too = ((*x_shape[:-1], n * self.units) for n in (1, 2))
+        self.lstms, self.norms = [], []
         for i in range(self.num_layers):
             lstm = LSTM(self.units, dtype=self.dtype_policy, name=f"lstm_{i}")
             lstm.build(seen_too if i else x_shape)
             self.lstms.append(lstm)
+            self.norms.append(layer_norm(inner, dtype=self.dtype_policy, name=f"norm_{i}"))
         self.attention = MultiHeadAttention(
             self.num_heads,
             dropout=self.attention_dropout,
             dtype=self.dtype_policy,
             name="attention",
         )
-        self.attention.build((*x_shape[:-1], self.units), memory_shape)
+        self.attention.build(inner, memory_shape)
         self.between = Dropout(self.dropout, dtype=self.dtype_policy, name="between")
         self.combine = Linear(
             self.units, activation="tanh", use_bias=False, dtype=self.dtype_policy, name="combine"
@@ -106,11 +109,13 @@ class AttentiveLSTM(keras.layers.Layer):
     ):
         first, *others = states or (None,) * self.num_layers
         x, state = self.lstms[0](x, first, starts=starts, lengths=lengths)
+        x = self.norms[0](x)
         seen = self.attention(x, memory_mask, memory=memory, training=training)
         after = [state]
-        for lstm, state in zip(self.lstms[1:], others, strict=True):
+        for lstm, norm, state in zip(self.lstms[1:], self.norms[1:], others, strict=True):
             both = keras.ops.concatenate([self.between(x, training=training), seen], -1)
-            x, state = lstm(both, state, starts=starts, lengths=lengths)
+            found, state = lstm(both, state, starts=starts, lengths=lengths)
+            x = norm(x + found)
             after.append(state)
         return self.combine(keras.ops.concatenate([x, seen], -1)), tuple(after)
 
