@@ -156,13 +156,22 @@ def test_a_role_is_one_word_so_that_it_cannot_end_a_header():
         ({"role": "user", "content": "Hi"}, "A conversation is a list of messages"),
         (["Hi"], "Message 1 must be an object with role and content, got 'Hi'"),
         ([TALK[0], {"content": "Hi"}], "The role of message 2 must be a word.*got None"),
-        ([{"role": "user"}], r"The content of message 1 \(user\) must be a text, got None"),
+        ([{"role": "user"}], r"The content of message 1 \(user\) must be a text, or.*got None"),
         ([{"role": "user", "content": b"Hi"}], r"The content of message 1.*got b'Hi'"),
     ],
 )
 def test_what_is_no_conversation_is_refused_by_the_number_of_the_message(messages, words):
     with pytest.raises(UserError, match=words):
         chatml().render(messages)
+
+
+def test_a_content_of_several_texts_becomes_lines():
+    parts = [{"type": "text", "text": "See"}, {"type": "text", "text": "that."}]
+    one, lines = ([{"role": "user", "content": content}] for content in (parts, "See\nthat."))
+    assert chatml().render(one) == chatml().render(lines)
+    for part in ({"type": "image_url", "image_url": "x"}, {"type": "text"}, "See"):
+        with pytest.raises(UserError, match="The content of message 1 .*or a list of parts"):
+            chatml().render([{"role": "user", "content": [parts[0], part]}])
 
 
 def test_a_call_of_a_tool_needs_no_content():

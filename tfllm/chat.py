@@ -216,8 +216,11 @@ def chatml() -> ChatTemplate:
     )
 
 
-def checked(messages: Any) -> Sequence[Mapping[str, Any]]:
+def checked(messages: Any) -> list[dict[str, Any]]:
     """The messages of a conversation, which are refused if they are none.
+
+    A content may be a list of parts, `{"type": "text", "text": …}`, as chat services take it: the
+    texts become lines.
 
     Raises:
         UserError: naming the message, from 1.
@@ -227,13 +230,14 @@ def checked(messages: Any) -> Sequence[Mapping[str, Any]]:
             'A conversation is a list of messages, such as [{"role": "user", "content": "Hi"}]; '
             f"got {repr(messages)[:60]}."
         )
+    found = []
     for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping):
             raise UserError(
                 f"Message {number} must be an object with role and content, got "
                 f"{repr(message)[:60]}."
             )
-        role, content = message.get("role"), message.get("content")
+        role, content = message.get("role"), _text_of(message.get("content"))
         if not isinstance(role, str) or not _ROLE.fullmatch(role):
             raise UserError(
                 f"The role of message {number} must be a word, such as user or assistant; got "
@@ -241,10 +245,22 @@ def checked(messages: Any) -> Sequence[Mapping[str, Any]]:
             )
         if not isinstance(content, str) and not (content is None and "tool_calls" in message):
             raise UserError(
-                f"The content of message {number} ({role}) must be a text, got "
-                f"{repr(content)[:60]}."
+                f"The content of message {number} ({role}) must be a text, or a list of parts "
+                f'as {{"type": "text", "text": "Hi"}}; got {repr(content)[:60]}.'
             )
-    return messages
+        found.append({**message, "content": content})
+    return found
+
+
+def _text_of(content: Any) -> Any:
+    """The text of a list of parts that are all texts; anything else as it is."""
+    if not isinstance(content, list | tuple) or not content:
+        return content
+    texts = [
+        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+        for part in content
+    ]
+    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content
 
 
 def without(text: str, strings: Sequence[str]) -> str:

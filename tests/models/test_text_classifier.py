@@ -74,6 +74,9 @@ def test_scores_and_loss_are_those_of_the_kind_of_problem(
     np.testing.assert_allclose(model.scores(logits), scores(logits), atol=1e-6)
     y_as = y if losses is tf.nn.sparse_softmax_cross_entropy_with_logits else y.astype("float32")
     np.testing.assert_allclose(model.target_losses(y, logits), losses(y_as, logits), atol=1e-6)
+    if problem_type == "regression":
+        with pytest.raises(UserError, match="A regression has no classes: label_smoothing must"):
+            model.target_losses(y, logits, 0.1)
 
 
 def test_the_loss_is_the_weighted_mean_over_all_rows(new_encoder):

@@ -90,6 +90,13 @@ def test_training_brings_texts_together_and_apart(new_encoder, tmp_path):
     assert again.embed("a dog") == model.embed("a dog")
 
 
+def test_labels_are_smoothed_in_contrast_alone(embedder):
+    vectors = tf.eye(4)
+    with pytest.raises(UserError, match="cosine of a pair has no classes: label_smoothing must"):
+        embedder.target_losses(tf.ones(2), vectors, 0.1)
+    embedder.target_losses(tf.ones(2), vectors)
+
+
 def test_two_replicas_train_as_one_device_does(train_on_one_and_on_two):
     rows = (TEXTS[:4], OTHERS[:4]), Y[:4]
     dataset = tf.data.Dataset.from_tensors(rows).repeat(3)

@@ -53,7 +53,7 @@ def messages(value: object) -> list[dict[str, Any]]:
     if isinstance(value, list):
         value = [_of_share_gpt(each) for each in value]
     try:
-        return [dict(message) for message in checked(value)]
+        return checked(value)
     except UserError as error:
         raise ValueError(f"messages with role and content ({error})") from None
 

@@ -10,7 +10,7 @@ from tfllm import contract
 from tfllm.calls import EmbedderCalls
 from tfllm.errors import UserError
 from tfllm.layers import TokenEmbedding
-from tfllm.models.task import Task
+from tfllm.models.task import Task, require_no_smoothing
 from tfllm.models.text_functions import TextFunctions, first_error
 from tfllm.tokenizers.whole_words import WordTokenizer
 
@@ -144,8 +144,7 @@ class SkipGram(Task, EmbedderCalls, keras_hub.models.Task):
         return tf.reduce_sum(y["contexts"], -1) if weight is None else weight
 
     def target_losses(self, y, outputs, label_smoothing=0.0):
-        if label_smoothing:
-            raise UserError("A skip-gram has no classes: label_smoothing must be 0.")
+        require_no_smoothing(label_smoothing, "A skip-gram")
         total = tf.reduce_sum(y["contexts"] * tf.nn.softplus(-outputs["contexts"]), -1)
         total += tf.reduce_sum(y["negatives"] * tf.nn.softplus(outputs["negatives"]), -1)
         return tf.math.divide_no_nan(total, tf.reduce_sum(y["contexts"], -1))

@@ -247,3 +247,9 @@ def cross_entropy(y, logits, label_smoothing=0.0) -> tf.Tensor:
 def _sums(tensors) -> list[tf.Tensor]:
     """The sum of each tensor; of a dict in the order of its names."""
     return [tf.reduce_sum(tensor) for tensor in tf.nest.flatten(tensors)]
+
+
+def require_no_smoothing(label_smoothing: float, what: str) -> None:
+    """Refuses label smoothing where a target is no class."""
+    if label_smoothing:
+        raise UserError(f"{what} has no classes: label_smoothing must be 0, got {label_smoothing}.")

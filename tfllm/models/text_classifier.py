@@ -17,6 +17,7 @@ from tfllm.models.bert import bert_initializer, pooler
 from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
 from tfllm.models.example_texts import example_texts
 from tfllm.models.presets import require_preset
+from tfllm.models.task import require_no_smoothing
 from tfllm.models.text_functions import per_row
 
 _PROBLEM_TYPES = (
@@ -113,6 +114,7 @@ class TextClassifier(EncoderTask, ClassifierCalls, keras_hub.models.TextClassifi
                 tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=outputs), -1
             )
         if self.problem_type == "regression" or len(self.labels) == 1:
+            require_no_smoothing(label_smoothing, "A regression")
             y = tf.reshape(tf.cast(y, outputs.dtype), tf.shape(outputs))
             return tf.reduce_mean(tf.square(outputs - y), -1)
         return super().target_losses(tf.reshape(y, [-1]), outputs, label_smoothing)

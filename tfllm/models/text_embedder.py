@@ -14,6 +14,7 @@ from tfllm.errors import UserError
 from tfllm.layers import Linear, activation_of
 from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
 from tfllm.models.pooling import POOLINGS, Pooling
+from tfllm.models.task import require_no_smoothing
 
 _EPSILON = 1e-12
 _BELONGS = "belongs"  # the targets of pairs that have no similarity
@@ -130,6 +131,7 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
             # e^30 times less than the least cosine is nothing, and label smoothing bears it.
             cosines = tf.where(candidate, cosines, -1 / self.temperature - 30)
             return super().target_losses(own, cosines, label_smoothing)
+        require_no_smoothing(label_smoothing, "The cosine of a pair")
         cosine = tf.reduce_sum(first * second, -1)
         return tf.square(cosine - tf.reshape(tf.cast(y, cosine.dtype), [-1]))
 
