@@ -46,10 +46,10 @@ def names(sentence: str) -> list[re.Match]:
     ]
 
 
-def questions(piece: list[str], size: int, stride: int) -> list[dict]:
+def questions(piece: list[str], size: int) -> list[dict]:
     """One question for each context that has the name which its next sentence has."""
     made = []
-    for start in range(0, len(piece) - size, stride):
+    for start in range(len(piece) - size):
         context, asked = " ".join(piece[start : start + size]), piece[start + size]
         for found in names(asked):
             place = re.search(rf"\b{re.escape(found[0])}\b", context)
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--pretrained", required=True, help="a folder of Hugging Face with a BERT")
     parser.add_argument("--sentences", type=int, default=5, help="of a context")
     parser.add_argument("--test", type=int, default=1000, help="questions to measure on")
-    parser.add_argument("--sequence-length", type=int, default=224)
+    parser.add_argument("--sequence-length", type=int, default=160)
     parser.add_argument("--set", action="append", default=[], help="of the recipe qa_finetune")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
@@ -106,9 +106,7 @@ def main() -> None:
     train, test = [], []
     for i in range(_PIECES):
         piece = text[i * size : (i + 1) * size]
-        held_out = i % 10 == 9
-        found = questions(piece, args.sentences, args.sentences if held_out else 2)
-        (test if held_out else train).extend(found)
+        (test if i % 10 == 9 else train).extend(questions(piece, args.sentences))
     test = test[: args.test]
     for name, rows in (("train", train), ("test", test)):
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tfllm import contract, rows
 from tfllm._version import __version__
 from tfllm.errors import UserError
 from tfllm.export.check import compare, run_in_fresh_process
+from tfllm.export.precision import Served, served_in
 from tfllm.export.versions import publish
 from tfllm.export.warmup import write_warmup
 from tfllm.models import TextFunctions, TextTask, build
@@ -22,6 +24,8 @@ def for_serving(
     model: TextTask,
     base: str | os.PathLike,
     *,
+    precision: str | None = None,
+    keep: Sequence[str] = (),
     source: str = "",
     check_python: str | None = None,
     **options: Any,
@@ -35,6 +39,10 @@ def for_serving(
     Args:
         model: A task of `tfllm.models` with a preprocessor.
         base: The folder that a server watches, such as models/gpt.
+        precision: Of the matrices: "float32", "bfloat16", or "int8" with a scale per column; None
+            means as the model computes. bfloat16
+            and int8 need a TensorFlow with oneDNN, as every release for x86-64 is.
+        keep: Patterns for the paths of layers that stay in float32, such as "*/outer".
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means
             this one.
@@ -52,11 +60,12 @@ def for_serving(
             "for_serving takes a model of tfllm.models with its preprocessor (as `from_preset` "
             f"returns it), got {type(model).__name__}."
         )
-    with merged(model):  # LoRA is part of the kernels in an export
-        return _write(model, Path(base), source, check_python, options)
+    # LoRA is part of the kernels in an export.
+    with merged(model), served_in(model, precision, keep) as served:
+        return _write(model, Path(base), served, source, check_python, options)
 
 
-def _write(model, base, source, check_python, options):
+def _write(model, base, served: Served, source, check_python, options):
     try:
         text = model.text(**options)
     except TypeError as error:
@@ -68,14 +77,14 @@ def _write(model, base, source, check_python, options):
     functions = build(text)
     # The graph holds on to the weights, not to the optimizer's state.
     module = tf.Module()
-    module.weights = [variable.value for variable in model.variables]
+    module.weights = served.variables
     requests = text.requests()
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=functions)
         _name_methods(folder / "saved_model.pb", text)
         write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
-        _write_metadata(folder, text, source)
+        _write_metadata(folder, text, served, source)
         live = [_answer(text, functions, name, inputs) for name, inputs in requests]
         compare(requests, live, run_in_fresh_process(folder, requests, check_python))
 
@@ -112,14 +121,15 @@ def _answer(text: TextFunctions, functions, signature_name: str, inputs: dict) -
     return {name: rows.plain(tensor.numpy().tolist()) for name, tensor in outputs.items()}
 
 
-def _write_metadata(folder: Path, text: TextFunctions, source: str) -> None:
+def _write_metadata(folder: Path, text: TextFunctions, served: Served, source: str) -> None:
     model, tokenizer = text.model, text.tokenizer
     metadata = {
         "task": text.task,
         "model": type(model).__name__,
         "vocabulary_size": tokenizer.vocabulary_size(),
         "tokenizer": type(tokenizer).__name__,
-        "precision": model.backbone.dtype_policy.compute_dtype,
+        "precision": served.precision,
+        "internal_ops": served.internal_ops,
         "source": source,
         "tfllm": __version__,
         "tensorflow": tf.__version__,

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "huggingface": {"models", "decoding", "tokenizers", "layers"},
     "serving": set(),
     "trainers": {"models", "data", "evaluators", "optimizers"},
-    "export": {"models", "decoding"},
+    "export": {"models", "decoding", "layers"},
     "quickstart": {"data", "trainers", "export", "serving", "models"},
     "cli": {"commands"},
     "commands": {

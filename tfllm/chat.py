@@ -257,10 +257,13 @@ def _text_of(content: Any) -> Any:
     if not isinstance(content, list | tuple) or not content:
         return content
     texts = [
-        part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+        part["text"]
         for part in content
+        if isinstance(part, Mapping)
+        and part.get("type") == "text"
+        and isinstance(part.get("text"), str)
     ]
-    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content
+    return "\n".join(texts) if len(texts) == len(content) else content
 
 
 def without(text: str, strings: Sequence[str]) -> str:

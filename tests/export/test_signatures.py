@@ -109,6 +109,7 @@ def test_the_description_beside_the_graph_says_what_the_export_is(exported_gpt, 
         "vocabulary_size": tokenizer.vocabulary_size(),
         "tokenizer": "SentencePieceTokenizer",
         "precision": "float32",
+        "internal_ops": [],
         "source": "runs/gpt/preset",
         "tensorflow": tf.__version__,
     }

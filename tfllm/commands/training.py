@@ -79,10 +79,16 @@ def import_(args) -> dict[str, Any]:
 def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
-    model = load_preset(args.preset, dtype=args.precision)
+    model = load_preset(args.preset)
     options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
     version = for_serving(
-        model, args.to, source=args.preset, check_python=args.check_python, **options
+        model,
+        args.to,
+        precision=args.precision,
+        keep=args.keep,
+        source=args.preset,
+        check_python=args.check_python,
+        **options,
     )
     return {"version": str(version), "precision": args.precision}
 
@@ -141,7 +147,11 @@ def add_training(verb: Verb) -> None:
     p = verb(export, "writes a preset as the next version of a served model")
     p.add_argument("preset")
     p.add_argument("--to", required=True, help="the folder that a server watches, as models/gpt")
-    p.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    p.add_argument("--precision", choices=["float32", "bfloat16", "int8"], default="float32")
+    p.add_argument(
+        "--keep", action="append", default=[], metavar="PATTERN",
+        help="layers whose matrices stay in float32, as */feed_forward/outer",
+    )  # fmt: skip
     p.add_argument("--beams", type=int, help="of beam_search (default: the model's, else 4)")
     p.add_argument("--check-python", help="interpreter that checks, as one with TensorFlow 2.20")
 

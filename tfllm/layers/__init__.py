@@ -27,16 +27,19 @@ from tfllm.layers.positions import (
     RelativePositionBias,
     SinusoidalPositions,
 )
+from tfllm.layers.served_matrix import BFloat16Matrix, Int8Matrix, ServedMatrix
 from tfllm.layers.transformer import DecoderBlock, EncoderBlock
 
 __all__ = [
     "LSTM",
+    "BFloat16Matrix",
     "BidirectionalLSTM",
     "DecoderBlock",
     "Dropout",
     "EncoderBlock",
     "FeedForward",
     "GatedFeedForward",
+    "Int8Matrix",
     "KVCache",
     "LSTMState",
     "Linear",
@@ -49,6 +52,7 @@ __all__ = [
     "Positions",
     "RelativePositionBias",
     "SegmentMask",
+    "ServedMatrix",
     "SinusoidalPositions",
     "StackedLSTM",
     "TokenEmbedding",

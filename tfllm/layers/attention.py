@@ -7,6 +7,7 @@ from keras import ops
 from tfllm.layers.cache import KVCache, empty_cache, write
 from tfllm.layers.dropout import Dropout
 from tfllm.layers.linear import Linear
+from tfllm.layers.served_matrix import Make, ServedMatrix
 
 _MASKED = -1e9  # a score that softmax turns into 0 in float32
 
@@ -72,6 +73,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def build(self, x_shape, memory_shape=None):
         width = x_shape[-1]
+        self._reads_itself = memory_shape is None
         if self.head_dim is None and width % self.num_heads:
             raise ValueError(
                 f"num_heads must divide the model width: got {self.num_heads} heads for width "
@@ -114,6 +116,28 @@ class MultiHeadAttention(keras.layers.Layer):
         """A cache of `length` positions for `rows` rows (int32 scalars), filled with zeros."""
         return empty_cache(rows, self.num_heads, length, self._width_of_head, self.compute_dtype)
 
+    served: ServedMatrix | None = None
+
+    def serve(self, make: Make):
+        """Queries, keys and values of self-attention are one product from now on."""
+        together = [self.query, self.key, self.value]
+        if self._reads_itself:
+            self.served = make([projection._kernel for projection in together])
+        return () if self.served is None else together
+
+    def _queries_keys_values(self, x):
+        """Of self-attention, each float[b, h, t, d]."""
+        together = [self.query, self.key, self.value]
+        if self.served is None:
+            return [self._split_heads(projection(x)) for projection in together]
+        flat = tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]])
+        y = self.served(flat)
+        if self.use_bias:
+            y += tf.concat([projection.bias for projection in together], 0)
+        b, t = tf.unstack(tf.shape(x)[:2])
+        y = tf.reshape(y, [b, t, 3, self.num_heads, self._width_of_head])
+        return tf.unstack(tf.cast(tf.transpose(y, (2, 0, 3, 1, 4)), self.compute_dtype))
+
     def project(self, memory) -> KVCache:
         """Keys and values of a memory, so that many calls compute them once.
 
@@ -135,8 +159,11 @@ class MultiHeadAttention(keras.layers.Layer):
     ):
         if isinstance(memory, KVCache):
             return self._read(x, memory, attention_mask, training)
-        q = self._split_heads(self.query(x))  # [b, h, t, d]
-        k, v = self.project(x if memory is None else memory)  # [b, h, s, d]
+        if memory is None:
+            q, k, v = self._queries_keys_values(x)  # each [b, h, t, d]
+        else:
+            q = self._split_heads(self.query(x))
+            k, v = self.project(memory)  # [b, h, s, d]
         if cache is None:
             return self.output_projection(self._attend(q, k, v, attention_mask, bias, training))
         cache = write(cache, k, v, start)
@@ -163,7 +190,7 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             float32[b, h, t, t], each row of which sums to 1.
         """
-        q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
+        q, k, _ = self._queries_keys_values(x)
         return self._weights_of(q, k, attention_mask, bias)
 
     def _weights_of(self, q, k, mask, bias):

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfllm.layers.served_matrix import Make, ServedMatrix
+
 
 def look_up(table, ids) -> tf.Tensor:
     """Rows of a table, with a dense gradient.
@@ -76,9 +78,26 @@ class TokenEmbedding(keras.layers.Layer):
         )
         self.built = True
 
+    served: ServedMatrix | None = None
+    served_output: ServedMatrix | None = None
+
+    def serve(self, make: Make):
+        """Reads and multiplies `ServedMatrix`es from now on, tied as the tables are."""
+        self.served = make([self.embeddings], transposed=True)
+        self.served_output = (
+            self.served if self.tied else make([self.output_embeddings], transposed=True)
+        )
+        return ()
+
     def call(self, x, reverse=False):
         if not reverse:
+            if self.served is not None:
+                return tf.cast(self.served.rows(x), self.compute_dtype)
             return look_up(self.embeddings, x)
+        if self.served_output is not None:
+            flat = tf.reshape(tf.cast(x, tf.float32), [-1, self.hidden_dim])
+            logits = self.served_output(flat)
+            return tf.reshape(logits, tf.concat([tf.shape(x)[:-1], [self.vocabulary_size]], 0))
         table = ops.cast(self.output_embeddings, self.compute_dtype)
         flat = ops.reshape(ops.cast(x, self.compute_dtype), (-1, self.hidden_dim))
         logits = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)

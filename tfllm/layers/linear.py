@@ -1,7 +1,10 @@
 """A dense layer that multiplies one flat matrix."""
 
 import keras
+import tensorflow as tf
 from keras import ops
+
+from tfllm.layers.served_matrix import Make, ServedMatrix
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -23,9 +26,24 @@ class Linear(keras.layers.Dense):
         float[..., n].
     """
 
+    served: ServedMatrix | None = None
+
+    def serve(self, make: Make):
+        """Multiplies by a `ServedMatrix` from now on."""
+        self.served = make([self._kernel])
+        return ()
+
     def call(self, inputs, training=None):
         if len(inputs.shape) == 2:
-            return super().call(inputs, training=training)
+            return self._multiply(inputs, training)
         flat = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        y = super().call(flat, training=training)
+        y = self._multiply(flat, training)
         return ops.reshape(y, (*ops.shape(inputs)[:-1], self.units))
+
+    def _multiply(self, x, training):
+        if self.served is None:
+            return super().call(x, training=training)
+        y = self.served(tf.cast(x, tf.float32))
+        if self.use_bias:
+            y += tf.cast(self.bias, tf.float32)
+        return self.activation(tf.cast(y, self.compute_dtype))

@@ -5,6 +5,7 @@ forward holds one recurrent product per step, the loop backward emits only the g
 gates, and the weights' gradients are single products over all steps.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfllm.layers.dropout import Dropout
+from tfllm.layers.served_matrix import Make, ServedMatrix
 
 
 class LSTMState(NamedTuple):
@@ -48,6 +50,28 @@ def _cell_gradient(dh, dc, gates, old_c, c):
     return tf.cast(dz, gates.dtype), dc * f
 
 
+def _arrays(zx, *of):
+    """One array over time per dtype and width."""
+    steps, rows = tf.shape(zx)[0], zx.shape[1:2]
+    return [tf.TensorArray(dtype, steps, element_shape=rows + [width]) for dtype, width in of]
+
+
+def _forward(zx, multiply, h0, c0, keep):
+    """`recurrence`, with a function for the recurrent product; and its gates float[t, b, 4u]."""
+    steps, units = tf.shape(zx)[0], zx.shape[-1] // 4
+    keep_c = tf.cast(keep, tf.float32)
+
+    def step(t, h, c, hs, cs, gs):
+        h, c, gates = _cell(zx[t] + multiply(h * keep[t]), c * keep_c[t])
+        return t + 1, h, c, hs.write(t, h), cs.write(t, c), gs.write(t, gates)
+
+    hs, cs, gs = _arrays(zx, (zx.dtype, units), (tf.float32, units), (zx.dtype, 4 * units))
+    *_, hs, cs, gs = tf.while_loop(
+        lambda t, *_: t < steps, step, (0, h0, c0, hs, cs, gs), maximum_iterations=steps
+    )
+    return hs.stack(), cs.stack(), gs.stack()
+
+
 @tf.custom_gradient
 def recurrence(zx, recurrent_kernel, h0, c0, keep):
     """Runs the cell over time; time comes first.
@@ -62,24 +86,9 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
     Returns:
         h: float[t, b, u] and c: float32[t, b, u] at every position.
     """
-    steps = tf.shape(zx)[0]
+    steps, units = tf.shape(zx)[0], recurrent_kernel.shape[0]
+    hs, cs, gs = _forward(zx, lambda h: tf.matmul(h, recurrent_kernel), h0, c0, keep)
     keep_c = tf.cast(keep, tf.float32)
-
-    def arrays(*like):
-        return [tf.TensorArray(x, steps, element_shape=zx.shape[1:2] + [n]) for x, n in like]
-
-    units = recurrent_kernel.shape[0]
-
-    def forward(t, h, c, hs, cs, gs):
-        z = zx[t] + tf.matmul(h * keep[t], recurrent_kernel)
-        h, c, gates = _cell(z, c * keep_c[t])
-        return t + 1, h, c, hs.write(t, h), cs.write(t, c), gs.write(t, gates)
-
-    hs, cs, gs = arrays((zx.dtype, units), (tf.float32, units), (zx.dtype, 4 * units))
-    *_, hs, cs, gs = tf.while_loop(
-        lambda t, *_: t < steps, forward, (0, h0, c0, hs, cs, gs), maximum_iterations=steps
-    )
-    hs, cs, gs = hs.stack(), cs.stack(), gs.stack()
 
     def gradient(dhs, dcs):
         old_h = tf.concat([h0[None], hs[:-1]], 0) * keep
@@ -90,7 +99,7 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
             dh = tf.matmul(dz, recurrent_kernel, transpose_b=True) * keep[t]
             return t - 1, dh, dc * keep_c[t], dzs.write(t, dz)
 
-        (dzs,) = arrays((zx.dtype, 4 * units))
+        (dzs,) = _arrays(zx, (zx.dtype, 4 * units))
         _, dh, dc, dzs = tf.while_loop(
             lambda t, *_: t >= 0,
             backward,
@@ -148,26 +157,44 @@ class LSTM(keras.layers.Layer):
             tf.zeros([rows, self.units], self.compute_dtype), tf.zeros([rows, self.units])
         )
 
+    served: ServedMatrix | None = None
+    served_recurrent: ServedMatrix | None = None
+
+    def serve(self, make: Make):
+        """Multiplies by `ServedMatrix`es from now on; there are no gradients then."""
+        self.served, self.served_recurrent = make([self.kernel]), make([self.recurrent_kernel])
+        return ()
+
     def call(self, x, state=None, *, starts=None, lengths=None):
         b, t = ops.shape(x)[:2]
         state = self.zero_state(b) if state is None else state
-        # Tensors, not variables: the custom gradient returns its gradients by position.
-        kernel, recurrent_kernel, bias, h = (
-            tf.identity(tf.cast(v, self.compute_dtype))
-            for v in (self.kernel, self.recurrent_kernel, self.bias, state.h)
+
+        def tensor(variable):  # the custom gradient returns its gradients by position
+            return tf.identity(tf.cast(variable, self.compute_dtype))
+
+        x, h, c = tensor(tf.transpose(x, (1, 0, 2))), tensor(state.h), tf.cast(state.c, tf.float32)
+        flat = tf.reshape(x, [-1, x.shape[-1]])
+        zx = (
+            tf.matmul(flat, tensor(self.kernel))
+            if self.served is None
+            else self._product(self.served, flat)
         )
-        x = tf.cast(tf.transpose(x, (1, 0, 2)), self.compute_dtype)
-        zx = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel) + bias
-        zx = tf.reshape(zx, [t, b, 4 * self.units])
+        zx = tf.reshape(zx + tensor(self.bias), [t, b, 4 * self.units])
         if starts is None:
             keep = tf.ones([t, b, 1], zx.dtype)
         else:
             keep = tf.cast(~tf.transpose(starts), zx.dtype)[..., None]
-        hs, cs = recurrence(zx, recurrent_kernel, h, tf.cast(state.c, tf.float32), keep)
+        if self.served_recurrent is None:
+            hs, cs = recurrence(zx, tensor(self.recurrent_kernel), h, c, keep)
+        else:
+            hs, cs, _ = _forward(zx, partial(self._product, self.served_recurrent), h, c, keep)
         last = tf.fill([b], t - 1) if lengths is None else lengths - 1
         place = tf.stack([last, tf.range(b)], axis=1)  # time, row
         state = LSTMState(tf.gather_nd(hs, place), tf.gather_nd(cs, place))
         return tf.transpose(hs, (1, 0, 2)), state
+
+    def _product(self, matrix: ServedMatrix, x):
+        return tf.cast(matrix(tf.cast(x, tf.float32)), self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}

@@ -231,8 +231,8 @@ class SkipGramText(TextFunctions):
     def embed(self, text):
         """See `contract.SIGNATURES`. Of several words it is the direction of their mean."""
         ids = self.tokenizer.tokenize(text)
-        table = self.model.backbone.token_embedding.embeddings
-        vectors = ids.with_values(tf.cast(tf.gather(table, ids.values), tf.float32))
+        table = self.model.backbone.token_embedding
+        vectors = ids.with_values(tf.cast(table(ids.values), tf.float32))
         total = tf.reduce_sum(vectors, 1)
         length = tf.norm(total, axis=-1, keepdims=True)
         return {
