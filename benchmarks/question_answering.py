@@ -114,7 +114,7 @@ def main() -> None:
 
     baseline = WordsAround(train)
     answers = [row["answers"]["text"] for row in test]
-    scores = span_scores([baseline(row) for row in test], answers)
+    scores = span_scores([baseline(row) for row in test], answers)["all"]
     started = time.monotonic()
     data, preset = args.out / "data", args.out / "pretrained"
     prepare(

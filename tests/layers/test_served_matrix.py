@@ -1,0 +1,63 @@
+"""Rounded matrices, against NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfllm.layers import BFloat16Matrix, Int8Matrix
+
+RANDOM = np.random.default_rng(0)
+# Columns of very different sizes, one of zeros; rows as well.
+KERNEL = RANDOM.normal(size=(48, 20)) * 10.0 ** RANDOM.integers(-3, 3, 20)
+KERNEL[:, 3] = 0
+X = RANDOM.normal(size=(7, 48)) * 10.0 ** RANDOM.integers(-3, 3, (7, 1))
+X[2] = 0
+X = X.astype("float32")
+
+
+def int8(matrix, axis):
+    """The matrix with every number rounded to one of 255 of its column or row."""
+    largest = np.abs(matrix).max(axis, keepdims=True)
+    scale = np.where(largest > 0, largest, 1) / 127
+    return np.rint(matrix / scale) * scale
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_int8_rounds_columns_and_rows_and_nothing_else(transposed):
+    matrix = Int8Matrix(KERNEL.T if transposed else KERNEL, transposed=transposed, name="m")
+    expected = int8(X, 1) @ int8(KERNEL, 0)
+    np.testing.assert_allclose(matrix(X), expected, rtol=1e-5, atol=1e-9)
+    assert sum(variable.dtype == tf.int8 for variable in matrix.variables) == 1
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bfloat16_rounds_both_and_sums_in_float32(transposed):
+    matrix = BFloat16Matrix(KERNEL.T if transposed else KERNEL, transposed=transposed, name="m")
+    rounded = [tf.cast(tf.cast(x, tf.bfloat16), tf.float64) for x in (X, KERNEL)]
+    # The result is rounded once more.
+    np.testing.assert_allclose(matrix(X), rounded[0] @ rounded[1], rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
+def test_rows_of_a_table_are_those_that_it_multiplies_by(kind):
+    table = kind(KERNEL.T, transposed=True, name="table")
+    identity = np.eye(48, dtype="float32")
+    np.testing.assert_allclose(table.rows([[3, 0, 19]])[0], table(identity).numpy().T[[3, 0, 19]])
+
+
+@pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
+def test_a_row_does_not_depend_on_its_neighbours(kind):
+    matrix = kind(KERNEL, name="m")
+    together = matrix(X).numpy()
+    for i, row in enumerate(X):
+        np.testing.assert_allclose(matrix(row[None])[0], together[i], rtol=1e-6)
+    assert matrix(X[:0]).shape == (0, 20)
+
+
+def test_all_calls_of_a_graph_are_of_one_function_that_is_not_inlined():
+    matrix = Int8Matrix(KERNEL, name="m")
+    graph = tf.function(lambda x: matrix(x) + matrix(2 * x)).get_concrete_function(X).graph
+    calls = {op.get_attr("f").name for op in graph.get_operations() if "Call" in op.type}
+    (name,) = calls
+    (function,) = [f for f in graph.as_graph_def().library.function if f.signature.name == name]
+    assert function.attr["_noinline"].b
