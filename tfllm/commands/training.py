@@ -79,7 +79,7 @@ def import_(args) -> dict[str, Any]:
 def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
-    model = load_preset(args.preset)
+    model = load_preset(args.preset, dtype="float32")
     options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
     version = for_serving(
         model,

@@ -27,8 +27,8 @@ class BidirectionalLSTM(keras.layers.Layer):
     """Layers of two LSTMs each, side by side: one reads from the left, one from the right.
 
     Both forget all where a segment begins for them, so padding and neighbours reach no token. From
-    the second layer on, a layer adds to what it read, and each is normalised: without that a
-    translator had a perplexity of 388 after 160 steps, with it of 29.
+    the second layer on, a layer adds to what it read, which is normalised; what the last one says
+    is not, because the largest numbers of a text, by which it is classified, would be lost.
 
     Args:
         num_layers: Number of layers.
@@ -73,19 +73,21 @@ class BidirectionalLSTM(keras.layers.Layer):
         self.forward, self.backward = lstms("forward"), lstms("backward")
         self.norms = [
             layer_norm((*x_shape[:-1], self.units), dtype=self.dtype_policy, name=f"norm_{i}")
-            for i in range(self.num_layers)
+            for i in range(self.num_layers - 1)
         ]
         self.between = Dropout(self.dropout, dtype=self.dtype_policy, name="between")
         self.built = True
 
     def call(self, x, segments, training=None):
         from_left, from_right = starts_of(segments), starts_of(tf.reverse(segments, [1]))
-        for i, norm in enumerate(self.norms):
+        for i in range(self.num_layers):
             read = self.between(x, training=training) if i else x
             right, _ = self.forward[i](read, starts=from_left)
             left, _ = self.backward[i](tf.reverse(read, [1]), starts=from_right)
             found = tf.concat([right, tf.reverse(left, [1])], -1)
-            x = norm(x + found if i else found)
+            x = x + found if i else found
+            if i < len(self.norms):
+                x = self.norms[i](x)
         return x
 
     def get_config(self):

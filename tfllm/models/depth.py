@@ -109,7 +109,11 @@ def _alone(layers):
 
 
 def _both_ways(lstm):
-    return [list(block) for block in zip(lstm.forward, lstm.backward, lstm.norms, strict=True)]
+    norms = [*([norm] for norm in lstm.norms), []]  # the last layer has none
+    return [
+        [forward, backward, *norm]
+        for forward, backward, norm in zip(lstm.forward, lstm.backward, norms, strict=True)
+    ]
 
 
 def _variables(layers: Iterable[keras.layers.Layer]) -> list[keras.Variable]:
