@@ -40,8 +40,8 @@ def for_serving(
         model: A task of `tfllm.models` with a preprocessor.
         base: The folder that a server watches, such as models/gpt.
         precision: Of the matrices: "float32", "bfloat16", or "int8" with a scale per column; None
-            means as the model computes. bfloat16
-            and int8 need a TensorFlow with oneDNN, as every release for x86-64 is.
+            means as the model computes. bfloat16 and int8 need a TensorFlow with oneDNN, as
+            every release for x86-64 is.
         keep: Patterns for the paths of layers that stay in float32, such as "*/outer".
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means

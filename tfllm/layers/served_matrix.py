@@ -33,8 +33,8 @@ class ServedMatrix(tf.Module):
     """A matrix [m, n] that rows are multiplied by, and that rows can be taken from.
 
     A call is one function in the graph, which is not inlined: all calls of one signature share the
-    packed weights. Inlined, each would pack its own: three calls of a matrix of 112 MB took 350 MB
-    more and four times as long to begin. Signatures share nothing in a session.
+    packed weights, where each would pack its own if it were inlined. Signatures share nothing in
+    a session.
 
     Args:
         matrix: float[m, n]; with `transposed` float[n, m], as a table of embeddings is.
@@ -76,7 +76,7 @@ class ServedMatrix(tf.Module):
 
 
 class BFloat16Matrix(ServedMatrix):
-    """Rounded to bfloat16; so is what it is multiplied by, and sums are float32."""
+    """Rounded to bfloat16; so are what it is multiplied by and the product; sums are float32."""
 
     ops = ("_MklNativeFusedMatMul",)
 

@@ -30,7 +30,7 @@ class AttentiveLSTM(keras.layers.Layer):
     All positions of a target look at once, because what is seen flows upwards and never into the
     first layer: so each layer is one fast loop over time in training. From the second layer on, a
     layer adds to what it read, and each is normalised, as is the memory of `LSTMSeq2SeqBackbone`:
-    without that a translator had a perplexity of 388 after 160 steps, with it of 29.
+    without that, attention is learned many times more slowly.
 
     Letters: b batch, t positions of targets, s of the memory, m width of all.
 
