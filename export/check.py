@@ -54,6 +54,7 @@ def run_in_fresh_process(
         input=json.dumps(body),
         capture_output=True,
         text=True,
+        errors="replace",  # a log may quote bytes that are no text
         check=False,
     )
     if done.returncode:

@@ -10,10 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.errors import UserError
-from tfllm.layers import BFloat16Matrix, Int8Matrix, ServedMatrix
+from tfllm.layers import BFloat16Matrix, Float32Matrix, Int8Matrix, ServedMatrix
 
-_MATRICES: dict[str, type[ServedMatrix]] = {"bfloat16": BFloat16Matrix, "int8": Int8Matrix}
-PRECISIONS = ("float32", *_MATRICES)
+_MATRICES: dict[str, type[ServedMatrix]] = {
+    "float32": Float32Matrix,
+    "bfloat16": BFloat16Matrix,
+    "int8": Int8Matrix,
+}
+PRECISIONS = tuple(_MATRICES)
 
 
 class Served(NamedTuple):
@@ -34,7 +38,8 @@ class Served(NamedTuple):
 def served_in(model, precision: str | None, keep: Sequence[str] = ()) -> Iterator[Served]:
     """Inside `with`, a model multiplies in a precision of exports; its graphs are traced there.
 
-    Norms, softmax, position tables and what is added stay in float32.
+    Norms, softmax, position tables and what is added stay in float32. In int8 the task's
+    `sensitive_layers` are in bfloat16.
 
     Args:
         model: A task of `tfllm.models`.
@@ -47,16 +52,17 @@ def served_in(model, precision: str | None, keep: Sequence[str] = ()) -> Iterato
             layer with a matrix has.
     """
     own = model.backbone.dtype_policy.compute_dtype
-    if precision not in (None, *PRECISIONS):
+    precision = precision or own
+    if precision not in PRECISIONS:
         raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    if precision not in (None, own) and own != "float32":
+    if precision != own != "float32":
         raise UserError(
             f"This model computes in {own}, which cannot become {precision}: load its preset with "
             'dtype="float32".'
         )
-    if precision in (None, own):
-        if keep:
-            raise UserError(f"keep names what stays in float32: there is nothing to keep in {own}.")
+    if keep and precision == own:
+        raise UserError(f"keep names what stays in float32: there is nothing to keep in {own}.")
+    if own != "float32" or (precision == own and not isinstance(model, keras.layers.Layer)):
         yield Served(own, [variable.value for variable in model.variables], [])
         return
     if not isinstance(model, keras.layers.Layer):
@@ -74,7 +80,7 @@ def served_in(model, precision: str | None, keep: Sequence[str] = ()) -> Iterato
 
 class _Serving:
     def __init__(self, precision: str, keep: Sequence[str]):
-        self._precision, self._kind = precision, _MATRICES[precision]
+        self._precision = precision
         self._keep, self._unmatched = keep, set(keep)
         self._paths: set[str] = set()
         self._layers: list[keras.layers.Layer] = []
@@ -82,6 +88,7 @@ class _Serving:
         self._replaced: set[int] = set()
 
     def begin(self, model) -> None:
+        self._sensitive = model.sensitive_layers
         finished: set[int] = set()
         for layer in model._flatten_layers():  # from the outermost inwards
             if hasattr(layer, "serve") and id(layer) not in finished:
@@ -93,23 +100,38 @@ class _Serving:
                 f"; there are {', '.join(sorted(self._paths)[:8])}, …"
             )
 
-    def _make(self, variables, *, transposed=False):
+    def _make(self, variables, *, bias=None, transposed=False):
         paths = {variable.path.rpartition("/")[0] for variable in variables}
         self._paths |= paths
         patterns = {p for p in self._keep if any(fnmatch.fnmatchcase(path, p) for path in paths)}
         self._unmatched -= patterns
         if patterns:
             return None
+        kinds = {self._kind_at(path) for path in paths}
+        if len(kinds) > 1:
+            return None
         matrix = np.concatenate([variable.numpy() for variable in variables], -1)
-        made = self._kind(matrix, transposed=transposed, name="served")
+        made = kinds.pop()(
+            matrix,
+            bias=None if bias is None else np.concatenate([variable.numpy() for variable in bias]),
+            transposed=transposed,
+            name="served",
+        )
         self._matrices.append(made)
-        self._replaced |= {id(variable) for variable in variables}
+        self._replaced |= {id(variable) for variable in (*variables, *(bias or ()))}
         return made
+
+    def _kind_at(self, path: str) -> type[ServedMatrix]:
+        finer = self._precision == "int8" and any(
+            fnmatch.fnmatchcase(path, pattern) for pattern in self._sensitive
+        )
+        return _MATRICES["bfloat16" if finer else self._precision]
 
     def served(self, model) -> Served:
         kept = [v.value for v in model.variables if id(v) not in self._replaced]
         own = [variable for matrix in self._matrices for variable in matrix.variables]
-        return Served(self._precision, kept + own, sorted(set(self._kind.ops)))
+        ops = {op for matrix in self._matrices for op in matrix.ops}
+        return Served(self._precision, kept + own, sorted(ops))
 
     def end(self) -> None:
         for layer in self._layers:

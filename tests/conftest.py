@@ -1,4 +1,4 @@
-"""Settings for every test, and two tiny language models that know eight texts by heart."""
+"""Settings for every test, two tiny language models that know eight texts by heart, and steps."""
 
 import os
 
@@ -9,6 +9,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tfllm.decoding import NewTokens, rounded_up
 from tfllm.models import (
     GPTBackbone,
     GPTCausalLM,
@@ -102,3 +103,63 @@ def lstm(new_model):
 def model(request):
     """Both of them, one after the other."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def stepped():
+    """Logits by the steps of a decode loop: `stepped(model, prompt, lengths, more)`."""
+    return _stepped
+
+
+def _stepped(model, prompt, lengths, more):
+    """Reads int[b, t] prompts of int[b] tokens, and then texts token by token.
+
+    Memories grow by four entries whenever they are full.
+
+    Args:
+        model: `tfllm.decoding.Decodable`.
+        prompt: What stands behind a row's length is not looked at.
+        lengths: At least 1.
+        more: int[b, j], the tokens that go on from each prompt; or int[b, n, j], n texts of each
+            row, as of beams, that share the row's memory.
+
+    Returns:
+        float[b, 1 + j, v] or float[b, n, 1 + j, v], the logits after the prompt and after each
+        token behind it.
+    """
+    prompt, lengths, more = (tf.constant(x, tf.int32) for x in (prompt, lengths, more))
+    several, width = more.shape.rank == 3, prompt.shape[1]
+    more = more if several else more[:, None]
+    rows, texts, count = more.shape
+    begin = model.begin(prompt, lengths)
+    state, entries, found = begin.state, 0, []
+    for step in range(count + 1):
+        if step == 0:
+            token_ids, start = begin.token_ids, begin.start
+            positions = start[:, None] + tf.range(token_ids.shape[1])
+            wanted = tf.repeat((lengths - 1 - start)[:, None], texts, 1)
+        else:
+            token_ids = more[..., step - 1]
+            positions = tf.repeat(lengths[:, None] + step - 1, texts, 1)
+            start = tf.fill([rows], width + texts * (step - 1)) if several else positions[:, 0]
+            wanted = tf.repeat(tf.range(texts)[None], rows, 0)
+        end = int(tf.reduce_max(start)) + token_ids.shape[1]
+        if end > entries:
+            entries = rounded_up(end, 4)
+            length = max(width, int(tf.reduce_max(lengths)) + entries)
+            state = model.grow(state, tf.constant(entries), tf.constant(length))
+        place = tf.range(entries)[None]
+        visible, entry_positions, parent = place <= positions[..., None], place, None
+        if several:  # behind the prompt they lie side by side, step after step
+            written = (place - width) // texts
+            entry_positions = tf.where(place < width, place, lengths[:, None] + written)
+            parent = tf.zeros_like(token_ids) + (tf.range(texts) if step > 1 else 0)
+            if step > 0:
+                own = (place - width) % texts == tf.range(texts)[:, None]
+                own &= (place >= width) & (written < step)
+                visible = (place < lengths[:, None])[:, None] | own
+        new = NewTokens(token_ids, positions, start, visible, entry_positions, parent, wanted)
+        logits, state = model.step(new, state)
+        found.append(logits)
+    logits = tf.stack(found, 2).numpy()
+    return logits if several else logits[:, 0]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfllm.decoding import Beginning
+
 
 @pytest.fixture(scope="session")
 def naive_generate():
@@ -35,3 +37,35 @@ def naive_generate():
         return new, logprob
 
     return generate
+
+
+@pytest.fixture(scope="session")
+def rereading():
+    """A model for the loops, outside of graphs, without its memory: `rereading(model)`."""
+    return _Rereading
+
+
+class _Rereading:
+    """Its state is int32[b, p, s], the p texts of each row, which every step reads again."""
+
+    def __init__(self, model):
+        self.model = model
+        self.hidden_states = tf.function(model.hidden_states, reduce_retracing=True)
+
+    def begin(self, prompt, lengths):
+        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
+        return Beginning(last, lengths - 1, prompt[:, None])
+
+    def grow(self, state, entries, length):  # noqa: ARG002 - each text has all of it
+        room = tf.maximum(length - tf.shape(state)[2], 0)
+        return tf.pad(state, [[0, 0], [0, 0], [0, room]])
+
+    def step(self, new, state):
+        if new.parent is not None:
+            state = tf.gather(state, new.parent, batch_dims=1)
+        here = tf.range(state.shape[2]) == new.positions[..., None]
+        state = tf.where(here, new.token_ids[..., None], state)
+        read = tf.unstack(state, axis=1)
+        hidden = tf.stack([self.hidden_states(text) for text in read], 1)
+        hidden = tf.gather(hidden, new.positions, batch_dims=2)
+        return self.model.logits(tf.gather(hidden, new.wanted, batch_dims=1)), state

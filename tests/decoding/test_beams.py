@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Beams, Rules, Sampling, StopStrings, beam_search, decode
+from tfllm.decoding import (
+    Beams,
+    Beginning,
+    Rules,
+    Sampling,
+    StopStrings,
+    beam_search,
+    decode,
+    wanted,
+)
 from tfllm.errors import UserError
-from tfllm.layers.cache import KVCache, empty_cache, write
+from tfllm.layers.cache import empty_cache, grow, write
 
 VOCABULARY, CONTEXTS = 24, 199
-WEIGHTS = (1 + np.arange(128) * 7919 % 191).astype("int64")  # of the positions, for `context`
+WEIGHTS = (1 + np.arange(512) * 7919 % 191).astype("int64")  # of the positions, for `context`
 
 
 def context(tokens):
@@ -21,40 +30,61 @@ def context(tokens):
 
 
 class Table:
-    """The next logits depend on all tokens so far, twice: by a cache in place and by a sum."""
+    """The next logits depend on all tokens so far, of which a memory is kept and written in place.
 
-    def __init__(self, seed, spread=2.0):
+    With `early` it has read all but the last tokens of the prompts when the search begins, and the
+    logits depend on the tokens once by the memory, and once by a sum that each text carries.
+    """
+
+    def __init__(self, seed, spread=2.0, early=False):
         table = np.random.default_rng(seed).normal(size=[CONTEXTS, VOCABULARY])
         self.table = (table * spread).astype("float32")
-        self.steps = []
+        self.early = early
+        self.steps, self.grown = [], []
 
-    def prefill(self, token_ids, lengths, capacity):
-        cache = empty_cache(tf.shape(token_ids)[0], 1, capacity, 1, tf.float32)
-        cache = self._written(cache, token_ids, tf.zeros_like(lengths))
-        total = self._sum(cache, lengths)
-        return self._logits(2 * total), (cache, total)
+    def begin(self, prompt, lengths):
+        memory = empty_cache(tf.shape(prompt)[0], 1, 1, tf.float32)
+        if not self.early:
+            return Beginning(prompt, tf.zeros_like(lengths), (memory,))
+        # Static shapes are to be those of all steps: of memories that grow, and of three texts.
+        prompt = tf.compat.v1.placeholder_with_default(prompt, [None, None])
+        values = tf.cast(prompt, tf.float32)[:, None, :, None]
+        memory = grow(memory, tf.shape(prompt)[1])
+        memory = write(memory, values, values, tf.zeros_like(lengths))
+        terms = tf.cast(prompt + 1, tf.int64) * tf.constant(WEIGHTS)[: tf.shape(prompt)[1]]
+        before = tf.sequence_mask(lengths - 1, tf.shape(prompt)[1])
+        total = tf.reduce_sum(tf.where(before, terms, 0), -1, keepdims=True)
+        total = tf.compat.v1.placeholder_with_default(total, [None, None])
+        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
+        return Beginning(last, lengths - 1, (memory, total))
 
-    def step(self, token_ids, positions, visible, state):
+    def grow(self, state, entries, length):
         if tf.executing_eagerly():
-            self.steps.append((token_ids.shape[0], positions.numpy().tolist()))
-        cache, total = state
-        cache = self._written(cache, token_ids[:, None], positions)
-        total += tf.cast(token_ids + 1, tf.int64) * tf.gather(WEIGHTS, positions)
-        seen = self._sum(KVCache(*(x[:, :, :visible] for x in cache)), positions + 1)
-        return self._logits(seen + total), (cache, total)
+            self.grown.append((int(entries), int(length)))
+        # The memory may be there already for what was read.
+        entries = tf.maximum(entries, tf.shape(state[0].k)[2])
+        return grow(state[0], entries), *state[1:]
 
-    def _written(self, cache, token_ids, start):
-        values = tf.cast(token_ids, tf.float32)[:, None, :, None]
-        return write(cache, values, values, start)
-
-    def _sum(self, cache, lengths):
-        tokens = tf.cast(cache.k[:, 0, :, 0], tf.int64)
-        width = tf.shape(tokens)[1]
-        terms = (tokens + 1) * tf.constant(WEIGHTS)[:width]
-        return tf.reduce_sum(tf.where(tf.sequence_mask(lengths, width), terms, 0), -1)
-
-    def _logits(self, total):
-        return tf.gather(tf.constant(self.table), total % CONTEXTS)
+    def step(self, new, state):
+        if tf.executing_eagerly():
+            self.steps.append((new.positions.numpy().tolist(), new.start.numpy().tolist()))
+            assert (new.positions < self.grown[-1][1]).numpy().all()
+        memory, *total = state
+        values = tf.cast(new.token_ids, tf.float32)[:, None, :, None]
+        memory = write(memory, values, values, new.start)
+        tokens = tf.cast(memory.k[:, :1, : tf.shape(new.visible)[2], 0], tf.int64)
+        terms = (tokens + 1) * tf.gather(WEIGHTS, new.entry_positions)[:, None]
+        seen = tf.reduce_sum(tf.where(new.visible, terms, 0), -1)  # of each token
+        if not self.early:
+            sums = 2 * seen
+        else:
+            total = (
+                total[0] if new.parent is None else tf.gather(total[0], new.parent, batch_dims=1)
+            )
+            total += tf.cast(new.token_ids + 1, tf.int64) * tf.gather(WEIGHTS, new.positions)
+            sums, total = seen + total, [total]
+        logits = tf.gather(tf.constant(self.table), sums % CONTEXTS)
+        return wanted(tf.reshape(logits, [-1, VOCABULARY]), new), (memory, *total)
 
 
 def log_softmax(x):
@@ -67,6 +97,12 @@ def next_scores(table, prompt, new, limit, rules, penalty):
     for token in set(prompt + new):
         scores[token] *= penalty if scores[token] < 0 else 1 / penalty
     scores[list(rules.suppressed_token_ids)] = -math.inf
+    text, size = prompt + new, rules.no_repeat_ngram_size
+    if size:
+        ngrams = {tuple(text[i : i + size]) for i in range(len(text) - size + 1)}
+        end = text[len(text) - size + 1 :] if len(text) >= size - 1 else [None]
+        again = [token for token in range(VOCABULARY) if (*end, token) in ngrams]
+        scores[again] = -math.inf
     if len(new) < rules.min_new_tokens:
         scores[list(rules.end_token_ids)] = -math.inf
     for forced, here in (
@@ -147,6 +183,7 @@ def drawn(rng, rows):
         forced_first_token_id=maybe(lambda: tokens[10], -1),
         forced_last_token_id=maybe(lambda: tokens[0], -1),
         min_new_tokens=maybe(lambda: int(rng.integers(1, 5)), 0),
+        no_repeat_ngram_size=maybe(lambda: int(rng.integers(1, 4)), 0),
     )
     settings = {
         "num_beams": int(rng.integers(2, 6)),
@@ -167,7 +204,7 @@ def drawn(rng, rows):
 @pytest.mark.parametrize("seed", range(80))
 def test_texts_and_scores_equal_a_search_with_lists(seed):
     rng = np.random.default_rng(seed)
-    model = Table(seed, spread=rng.choice([0.3, 1.0, 3.0]))
+    model = Table(seed, spread=rng.choice([0.3, 1.0, 3.0]), early=seed % 4 < 2)
     settings, rows = drawn(rng, 5)
     # Half of them want to end at once, with any of the ways to.
     model.table[:, list(settings["rules"].end_token_ids)] += 2 * model.table.std() * (seed % 2)
@@ -214,13 +251,13 @@ def test_a_search_that_can_say_one_text_only_ends_at_its_limit():
     settings = {"num_beams": 3, "early_stopping": False, "rules": rules}
     found = run(model, [[4, 5]], limit=[2], length_penalty=[1.0], **settings)
     assert_row(found, 0, [(0.0, 0.0, [7, 0])], rules)
-    assert len(model.steps) == 1
+    assert len(model.steps) == 2
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_one_beam_is_greedy_search(seed):
     rng = np.random.default_rng(seed)
-    model = Table(seed)
+    model = Table(seed, early=bool(seed % 2))
     settings, rows = drawn(rng, 6)
     penalty = [1.0, 0.5, 3.0, 1.3, 1.0, 2.0]
     found = run(model, **rows | {"penalty": penalty}, **settings | {"num_beams": 1})
@@ -263,9 +300,10 @@ def assert_same(found, expected):
     assert (found.logprob == expected.logprob).all()
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
-def test_a_row_gives_the_same_alone_and_in_any_batch(early_stopping):
-    model, settings = Table(1), SETTINGS | {"early_stopping": early_stopping}
+def test_a_row_gives_the_same_alone_and_in_any_batch(early_stopping, early):
+    model, settings = Table(1, early=early), SETTINGS | {"early_stopping": early_stopping}
     together = run(model, **ROWS, **settings)
     backwards = run(model, **{name: values[::-1] for name, values in ROWS.items()}, **settings)
     assert_same(Beams(*(x[::-1] for x in backwards)), together)
@@ -278,18 +316,59 @@ def test_the_search_ends_with_its_last_row_and_those_that_are_done_stay_where_th
     model = Table(1)
     one = {name: values[:1] for name, values in ROWS.items()}
     run(model, **one | {"limit": [4]}, **SETTINGS)
-    assert model.steps == [(3, [3] * 3), (3, [4] * 3), (3, [5] * 3)]
+    # Three of them are there for each step, behind the prompt.
+    assert model.steps == [
+        ([[0, 1, 2, 3]], [0]),
+        ([[3] * 3], [4]),
+        ([[4] * 3], [7]),
+        ([[5] * 3], [10]),
+    ]
     model.steps.clear()
     two = {name: values[:2] for name, values in ROWS.items()}
     run(model, **two | {"limit": [4, 2]}, **SETTINGS)
     assert model.steps == [
-        (6, [3] * 3 + [1] * 3),
-        (6, [4] * 3 + [0] * 3),
-        (6, [5] * 3 + [0] * 3),
+        ([[0, 1, 2, 3]] * 2, [0, 0]),
+        ([[3] * 3, [1] * 3], [4, 4]),
+        ([[4] * 3, [0] * 3], [7, 7]),
+        ([[5] * 3, [0] * 3], [10, 10]),
     ]
     model.steps.clear()
-    run(model, **two | {"limit": [0, 1]}, **SETTINGS)
+    run(model, **two | {"limit": [0, 0]}, **SETTINGS)
     assert model.steps == []
+    run(model, **two | {"limit": [0, 1]}, **SETTINGS)
+    assert len(model.steps) == 1
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_memories_grow_when_they_are_full_and_no_further_than_is_needed(early):
+    model, settings = Table(1, early=early), SETTINGS | {"rules": Rules(())}
+    run(model, [[1] * 9, [2] * 60], limit=[30, 28], length_penalty=[1.0] * 2, **settings)
+    # 61 of the prompts, where one is padding; then three at each of 29 steps.
+    ends = [61 + 3 * step for step in range(30)]
+    assert [start[0] for _, start in model.steps][1:] == ends[:-1]
+    assert [entries for entries, _ in model.grown] == [64, 128, 192]
+    assert ends[-1] == 148
+    # Positions are fewer than entries: 60, and those of the steps for which there is room.
+    assert [length for _, length in model.grown] == [64, 128, 128]
+
+
+def test_a_search_that_ends_early_does_not_grow_for_its_limit():
+    model = Table(1)
+    model.table[:, 0] += 50.0
+    run(model, [[1, 2]], limit=[300], length_penalty=[1.0], **SETTINGS | {"early_stopping": True})
+    assert model.grown == [(64, 64)]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_texts_that_outgrow_several_memories_equal_a_search_with_lists(early):
+    model, rules = Table(3, spread=3.0, early=early), Rules((0,), min_new_tokens=25)
+    settings = {"num_beams": 3, "early_stopping": False, "rules": rules}
+    prompts, limits = [[4, 5, 6], list(range(20)) * 4], [45, 30]
+    found = run(model, prompts, limit=limits, length_penalty=[1.0] * 2, **settings)
+    assert model.grown[-1][0] == 256
+    for row, prompt in enumerate(prompts):
+        expected = search(model.table, prompt, limit=limits[row], length_penalty=1.0, **settings)
+        assert_row(found, row, expected, rules)
 
 
 def test_a_row_of_nan_ends_at_its_limit_and_leaves_the_others_alone():
@@ -297,13 +376,14 @@ def test_a_row_of_nan_ends_at_its_limit_and_leaves_the_others_alone():
     model.table[context([4])] = np.nan
     both = {"prompts": [[4], [1, 2, 3]], "limit": [6, 3], "length_penalty": [1.0, 1.0]}
     found = run(model, **both, **SETTINGS)
-    assert len(model.steps) == 5
+    assert len(model.steps) == 6
     alone = run(model, **{name: values[1:] for name, values in both.items()}, **SETTINGS)
     assert_same(alone, Beams(*(x[1:] for x in found)))
 
 
-def test_a_graph_for_a_fixed_number_of_rows_gives_the_same():
-    model = Table(1)
+@pytest.mark.parametrize("early", [False, True])
+def test_a_graph_for_a_fixed_number_of_rows_gives_the_same(early):
+    model = Table(1, early=early)
 
     @tf.function(autograph=False)
     def search():
@@ -317,8 +397,9 @@ def test_a_graph_for_a_fixed_number_of_rows_gives_the_same():
     assert_same(Beams(*(x.numpy() for x in search())), run(model, **ROWS, **SETTINGS))
 
 
-def test_an_exported_search_gives_the_same_through_a_session(tmp_path):
-    model = Table(1)
+@pytest.mark.parametrize("early", [False, True])
+def test_an_exported_search_gives_the_same_through_a_session(tmp_path, early):
+    model = Table(1, early=early)
 
     class Module(tf.Module):
         @tf.function(
@@ -364,7 +445,7 @@ def test_an_exported_search_gives_the_same_through_a_session(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gpt", "lstm"])
-def test_real_caches_follow_their_beams(new_model, kind):
+def test_real_caches_follow_their_beams(new_model, rereading, kind):
     model = new_model(kind, hidden_dim=16)
     settings = {"num_beams": 3, "early_stopping": "never", "rules": Rules((2,))}
     rows = {
@@ -373,29 +454,10 @@ def test_real_caches_follow_their_beams(new_model, kind):
         "length_penalty": [1.0, 0.0, 2.0],
     }
     found = run(model, **rows, **settings)
-    expected = run(RereadingModel(model), **rows, **settings)
+    expected = run(rereading(model), **rows, **settings)
     assert (found.num_tokens == expected.num_tokens).all()
     assert (found.token_ids == expected.token_ids).all()
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
-
-
-class RereadingModel:
-    """A language model without a cache: its state is the text, which every step reads again."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def prefill(self, token_ids, lengths, capacity):
-        room = tf.zeros([tf.shape(token_ids)[0], capacity - tf.shape(token_ids)[1]], tf.int32)
-        return self._after(tf.concat([token_ids, room], 1), lengths - 1)
-
-    def step(self, token_ids, positions, _visible, state):
-        here = tf.range(tf.shape(state)[1]) == positions[:, None]
-        return self._after(tf.where(here, token_ids[:, None], state), positions)
-
-    def _after(self, text, positions):
-        hidden = self.model.hidden_states(text)
-        return self.model.logits(tf.gather(hidden, positions, batch_dims=1)), text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfllm.decoding import Rules, Sampling
 from tfllm.decoding import sampling as module
+from tfllm.decoding.ngrams import Text
 
 VOCABULARY, DRAWS = 12, 4000
 SETTINGS = [
@@ -35,9 +36,10 @@ FREE = Rules((0,))
 
 def choose(logits, rows, history, step, rules=FREE, limit=99):
     def restrict(scores):
-        return rules.restrict(scores, step, tf.fill(tf.shape(scores)[:1], limit))
+        text = Text(history, tf.fill(tf.shape(history)[:1], step))
+        return rules.restrict(scores, step, tf.fill(tf.shape(scores)[:1], limit), lambda: text)
 
-    return module.choose(logits, rows, history=history, step=step, restrict=restrict)
+    return module.choose(logits, rows, history=lambda: history, step=step, restrict=restrict)
 
 
 def softmax(scores):
@@ -164,6 +166,35 @@ def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it()
     assert [chosen([i])[0] for i in range(5)] == together
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"top_k": 20},
+        {"top_k": 700},
+        {"top_p": 0.8},
+        {"top_p": 0.999},
+        {"min_p": 0.2},
+        {"min_p": 0.001},
+        {"top_k": 600, "top_p": 0.9, "temperature": 1.5},
+        {"top_k": 60, "top_p": 0.9, "min_p": 0.01, "temperature": 0.7},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("spread", [0.5, 4.0])
+def test_of_a_large_vocabulary_as_much_is_looked_at_as_the_draw_needs(row, spread, monkeypatch):
+    logits = np.random.default_rng(3).normal(0, spread, [200, 1000]).astype("float32")
+    rows, history = (
+        sampling([{"temperature": 1.0, **row}] * 200, range(200)),
+        tf.zeros([200, 1], tf.int32),
+    )
+    few = choose(tf.constant(logits), rows, history, 0)
+    monkeypatch.setattr(module, "_FEW", 1000)
+    everything = choose(tf.constant(logits), rows, history, 0)
+    np.testing.assert_array_equal(few, everything)
+    assert len(set(few.numpy().tolist())) > 20
+
+
 def test_the_rules_say_what_may_be_said_and_when():
     logits = tf.constant([[0.0, 3.0, 2.0, 1.0, 0.5]] * 2)
     greedy, warm = {"temperature": 0.0}, {"temperature": 0.01}
@@ -177,6 +208,7 @@ def test_the_rules_say_what_may_be_said_and_when():
 
     assert said(0) == 1
     assert said(0, suppressed_token_ids=(1, 3)) == 2
+    assert [said(step, no_repeat_ngram_size=1) for step in (0, 1)] == [1, 1]
     assert [said(step, min_new_tokens=2) for step in (0, 1, 2)] == [3, 3, 1]
     assert [said(step, forced_first_token_id=4) for step in (0, 1)] == [4, 1]
     assert [said(step, forced_last_token_id=4) for step in (4, 5, 6)] == [1, 4, 1]

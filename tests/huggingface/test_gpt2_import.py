@@ -109,6 +109,7 @@ def test_the_settings_of_generation_config_become_those_of_the_model(tmp_path, c
         "bad_words_ids": [[7], [8, 9], [3]],
         "eos_token_id": [0, 3],
         "no_repeat_ngram_size": 3,
+        "typical_p": 0.9,
     }
     (folder / "generation_config.json").write_text(json.dumps(said))
     model = tfllm.from_huggingface(folder)
@@ -116,7 +117,8 @@ def test_the_settings_of_generation_config_become_those_of_the_model(tmp_path, c
     assert (settings.temperature, settings.top_k, settings.top_p) == (0.7, 50, 0.9)
     assert settings.suppressed_token_ids == (7,)  # an end of a text is no bad word
     assert settings.end_token_ids == (0, 3)
-    assert "no_repeat_ngram_size, bad_words_ids of several tokens (1)" in caplog.text
+    assert settings.no_repeat_ngram_size == 3
+    assert "typical_p, bad_words_ids of several tokens (1)" in caplog.text
     plain = model.generate(PROMPTS[3])
     assert plain == model.generate(
         PROMPTS[3], temperature=0.7, top_k=50, top_p=0.9, max_new_tokens=5, repetition_penalty=1.2

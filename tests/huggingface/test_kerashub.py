@@ -1,5 +1,6 @@
 """KerasHub's language models with our loop: their own logits and texts, row by row."""
 
+import argparse
 import re
 import sys
 
@@ -25,6 +26,7 @@ from tiny_kerashub import (
 )
 
 from tfllm.chat import chatml
+from tfllm.commands.training import model_to_export
 from tfllm.errors import UserError
 from tfllm.huggingface.kerashub import KerasHubCausalLM, from_keras_hub, load_keras_hub
 from tfllm.huggingface.kerashub_converted import corrected
@@ -46,22 +48,40 @@ def gpt2_with_text():
     return model
 
 
-@pytest.mark.parametrize("family", [gemma, gpt2, gpt_neox])
+FAMILIES = [gemma, gpt2, gpt_neox]
+
+
+def full_pass(model, token_ids):
+    return model({"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}).numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lengths", [[3, 9, 6], [7, 7, 7]], ids=["ragged", "even"])
-def test_prefill_and_steps_give_the_logits_of_the_model_itself(family, lengths, some_tokenizer):
+def test_steps_give_the_logits_of_the_model_itself(family, lengths, some_tokenizer, stepped):
     model = with_clear_preferences(family())
     ours = KerasHubCausalLM(model, some_tokenizer, 40)
     token_ids = np.random.default_rng(0).integers(1, 300, [3, 12]).astype("int32")
-    expected = model({"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}).numpy()
+    expected = full_pass(model, token_ids)
     lengths = np.array(lengths, "int32")
     prompt = np.where(np.arange(9) < lengths[:, None], token_ids[:, :9], 0)
-    logits, state = ours.prefill(tf.constant(prompt), tf.constant(lengths), tf.constant(16))
-    rows = np.arange(3)
-    np.testing.assert_allclose(logits, expected[rows, lengths - 1], atol=2e-5)
-    for at in (lengths, lengths + 1):
-        token = tf.constant(token_ids[rows, at])
-        logits, state = ours.step(token, tf.constant(at), tf.constant(16), state)
-        np.testing.assert_allclose(logits, expected[rows, at], atol=2e-5)
+    more = np.stack([row[n : n + 2] for row, n in zip(token_ids, lengths, strict=True)])
+    found = stepped(ours, prompt, lengths, more)
+    for row, n in enumerate(lengths):
+        np.testing.assert_allclose(found[row], expected[row, n - 1 : n + 2], atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_that_go_on_from_one_prompt_have_the_logits_of_each(family, some_tokenizer, stepped):
+    model = with_clear_preferences(family())
+    random = np.random.default_rng(0)
+    lengths, prompt = [5, 2], random.integers(1, 300, [2, 6]).astype("int32")
+    texts = random.integers(1, 300, [2, 3, 4]).astype("int32")
+    found = stepped(KerasHubCausalLM(model, some_tokenizer, 40), prompt, lengths, texts)
+    for row, n in enumerate(lengths):
+        for text, logits in zip(texts[row], found[row], strict=True):
+            whole = np.concatenate([prompt[row, :n], text])[None]
+            expected = full_pass(model, whole)[0, n - 1 :]
+            np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +110,20 @@ def test_the_graph_needs_neither_xla_nor_python(decoded):
     assert not [op for op in ops if "Xla" in op or "PyFunc" in op]
 
 
-def test_tracing_leaves_keras_as_it_was(some_tokenizer):
+def test_tracing_leaves_keras_as_it_was(some_tokenizer, stepped):
     kept = keras.ops.slice_update, tf.nn.softmax
     ours = KerasHubCausalLM(gpt2(), some_tokenizer, 40)
-    ours.prefill(tf.constant([[1, 2]]), tf.constant([2]), tf.constant(8))
+    stepped(ours, [[1, 2]], [2], [[3]])
     assert (keras.ops.slice_update, tf.nn.softmax) == kept
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_export_command_loads_it_to_compute_in_the_precision(
+    gpt2_with_text, tmp_path, precision
+):
+    from_keras_hub(gpt2_with_text).save_to_preset(tmp_path / "preset")
+    args = argparse.Namespace(preset=str(tmp_path / "preset"), precision=precision)
+    assert model_to_export(args).backbone.dtype_policy.compute_dtype == precision
 
 
 def test_a_saved_model_loads_again_with_its_settings(gpt2_with_text, tmp_path):

@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.layers import MultiHeadAttention, causal_mask, padding_mask, prefix_mask, step_scope
+from tfllm.layers import (
+    MultiHeadAttention,
+    Window,
+    causal_mask,
+    grow,
+    padding_mask,
+    step_scope,
+    unseen,
+)
 
 WIDTH, HEADS = 12, 3
 
@@ -51,14 +59,23 @@ def test_it_equals_the_attention_of_keras_to_a_memory_of_another_width(x):
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+def extended(attention, x, cache, start, bias=None):
+    """`extend` with float[b, n, m], each position of which sees those before it."""
+    places, positions = tf.range(tf.shape(cache.k)[2]), start[:, None] + tf.range(x.shape[1])
+    window = Window.of(start, places <= positions[..., None], bias)
+    y, cache = attention.extend(tf.reshape(x, [-1, WIDTH]), window, cache)
+    return tf.reshape(y, x.shape), cache
+
+
 def test_stepping_through_a_cache_equals_one_full_pass(attention, x):
     full = attention(x, causal_mask(7))
-    cache = attention.empty_cache(3, 10)
-    y, cache = attention(x[:, :4], causal_mask(4), cache=cache, start=tf.zeros([3], tf.int32))
+    cache = grow(attention.empty_cache(3), 6)
+    y, cache = extended(attention, x[:, :4], cache, tf.zeros([3], tf.int32))
     outputs = [y]
     for t in range(4, 7):
-        at = tf.fill([3], t)
-        y, cache = attention(x[:, t : t + 1], prefix_mask(at, t + 1), cache=cache, start=at)
+        if t == 6:
+            cache = grow(cache, 9)
+        y, cache = extended(attention, x[:, t : t + 1], cache, tf.fill([3], t))
         outputs.append(y)
     np.testing.assert_allclose(tf.concat(outputs, 1), full, atol=1e-5)
 
@@ -69,27 +86,37 @@ def test_rows_of_different_length_continue_in_one_cache_each_at_its_own_place(at
     # Beyond a row's length the prompt holds what must not be seen.
     real = tf.sequence_mask(lengths, 5)[..., None]
     prompt = tf.where(real, x[:, :5], 1e3)
-    cache = attention.empty_cache(3, 8)
-    _, cache = attention(prompt, causal_mask(5), cache=cache, start=tf.zeros([3], tf.int32))
+    cache = grow(attention.empty_cache(3), 8)
+    _, cache = extended(attention, prompt, cache, tf.zeros([3], tf.int32))
     for step in range(2):
         at = lengths + step
-        new = tf.gather(x, at, batch_dims=1)[:, None]
-        y, cache = attention(new, prefix_mask(at, 8), cache=cache, start=at)
+        y, cache = extended(attention, tf.gather(x, at, batch_dims=1)[:, None], cache, at)
         expected = tf.gather(full, at, batch_dims=1)[:, None]
         np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-def test_caches_made_in_one_graph_do_not_share_memory(attention, x):
-    @tf.function
-    def write_the_first_of_two(rows, length):
-        first, second = (attention.empty_cache(rows, length) for _ in range(2))
-        _, first = attention(x, causal_mask(7), cache=first, start=tf.zeros([rows], tf.int32))
-        with tf.control_dependencies(first):
-            return [tf.identity(t) for t in (*first, *second)]
+def test_texts_of_one_row_share_a_cache_and_see_their_own_entries_only(attention, x):
+    # Positions 0 to 2 are of both texts, 3 and 5 of the first, 4 and 6 of the second.
+    own = np.zeros([7, 7], bool)
+    own[:3] = np.tri(7, dtype=bool)[:3]
+    for place, seen in ((3, [3]), (4, [4]), (5, [3, 5]), (6, [4, 6])):
+        own[place, [0, 1, 2, *seen]] = True
+    full = attention(x, tf.constant(own)[None])
+    cache = grow(attention.empty_cache(3), 7)
+    _, cache = extended(attention, x[:, :3], cache, tf.zeros([3], tf.int32))
+    for start in (3, 5):
+        here = slice(start, start + 2)
+        window = Window.of(tf.fill([3], start), tf.tile(own[None, here], [3, 1, 1]))
+        y, cache = attention.extend(tf.reshape(x[:, here], [-1, WIDTH]), window, cache)
+        np.testing.assert_allclose(tf.reshape(y, [3, 2, WIDTH]), full[:, here], atol=1e-5)
 
-    keys, values, *second = write_the_first_of_two(tf.constant(3), tf.constant(8))
-    assert np.abs(keys - values).max() > 0.1
-    assert not np.any(second)
+
+def test_a_window_may_add_a_bias_to_the_scores(attention, x):
+    bias = tf.random.stateless_normal([3, HEADS, 7, 7], [7, 8], stddev=3.0)
+    cache = grow(attention.empty_cache(3), 7)
+    y, _ = extended(attention, x, cache, tf.zeros([3], tf.int32), bias)
+    np.testing.assert_allclose(y, attention(x, causal_mask(7), bias=bias), atol=1e-5)
+    assert np.abs(y - attention(x, causal_mask(7))).max() > 0.1
 
 
 def test_a_bias_is_added_to_the_scores_before_softmax(attention, x):
@@ -148,13 +175,13 @@ def test_a_memory_that_was_projected_before_is_read_as_the_memory_itself(attenti
     np.testing.assert_allclose(attention(x[:2], mask, memory=projected), expected, atol=1e-6)
 
 
-def test_several_rows_read_one_memory_that_was_projected_before(attention):
+def test_several_texts_of_a_row_look_at_one_memory_that_was_projected_before(attention):
     memory = tf.random.stateless_normal([2, 9, 12], [5, 6])
     mask = padding_mask(np.arange(9) < np.array([[9], [4]]))
-    rows = tf.random.stateless_normal([6, 2, 12], [7, 8])
-    found = attention(rows, mask, memory=attention.project(memory))
+    rows = tf.random.stateless_normal([6, 1, 12], [7, 8])
+    found = attention.look(rows[:, 0], attention.project(memory), unseen(mask))
     expected = attention(rows, tf.repeat(mask, 3, 0), memory=tf.repeat(memory, 3, 0))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected[:, 0], atol=1e-6)
 
 
 def test_the_query_may_have_an_initializer_of_its_own(x):

@@ -131,6 +131,22 @@ def test_with_lengths_the_state_is_that_after_each_row_s_own_end(lstm, x):
         assert_close((after.h[row], after.c[row]), (alone.h[0], alone.c[0]))
 
 
+def test_a_row_of_length_0_keeps_the_state_that_it_begins_with(lstm, x, state):
+    lengths = tf.constant([0, 7, 0])
+    for begin in (None, state):
+        _, after = lstm(x, begin, lengths=lengths)
+        expected = lstm.zero_state(3) if begin is None else begin
+        for row in (0, 2):
+            np.testing.assert_array_equal(after.h[row], expected.h[row])
+            np.testing.assert_array_equal(after.c[row], expected.c[row])
+        assert np.abs(after.h[1] - expected.h[1]).max() > 0.01
+    stack = StackedLSTM(2, UNITS)
+    for after in stack(x, lengths=lengths)[1]:
+        assert not np.any(after.h[::2])
+        assert not np.any(after.c[::2])
+        assert np.any(after.h[1])
+
+
 def test_stepping_with_the_state_equals_one_full_pass():
     keras.utils.set_random_seed(0)
     stack = StackedLSTM(3, UNITS)

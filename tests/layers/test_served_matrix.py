@@ -15,6 +15,12 @@ X[2] = 0
 X = X.astype("float32")
 
 
+def product(matrix, x):
+    """As a graph has it: the ops are in graphs only."""
+    rows = tf.TensorSpec([None, x.shape[1]], tf.float32)
+    return tf.function(lambda x: matrix(x), input_signature=[rows], autograph=False)(x)
+
+
 def int8(matrix, axis):
     """The matrix with every number rounded to one of 255 of its column or row."""
     largest = np.abs(matrix).max(axis, keepdims=True)
@@ -26,7 +32,7 @@ def int8(matrix, axis):
 def test_int8_rounds_columns_and_rows_and_nothing_else(transposed):
     matrix = Int8Matrix(KERNEL.T if transposed else KERNEL, transposed=transposed, name="m")
     expected = int8(X, 1) @ int8(KERNEL, 0)
-    np.testing.assert_allclose(matrix(X), expected, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(product(matrix, X), expected, rtol=1e-5, atol=1e-9)
     assert sum(variable.dtype == tf.int8 for variable in matrix.variables) == 1
 
 
@@ -35,29 +41,47 @@ def test_bfloat16_rounds_both_and_sums_in_float32(transposed):
     matrix = BFloat16Matrix(KERNEL.T if transposed else KERNEL, transposed=transposed, name="m")
     rounded = [tf.cast(tf.cast(x, tf.bfloat16), tf.float64) for x in (X, KERNEL)]
     # The result is rounded once more.
-    np.testing.assert_allclose(matrix(X), rounded[0] @ rounded[1], rtol=2**-7, atol=1e-6)
+    np.testing.assert_allclose(product(matrix, X), rounded[0] @ rounded[1], rtol=2**-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
 def test_rows_of_a_table_are_those_that_it_multiplies_by(kind):
     table = kind(KERNEL.T, transposed=True, name="table")
     identity = np.eye(48, dtype="float32")
-    np.testing.assert_allclose(table.rows([[3, 0, 19]])[0], table(identity).numpy().T[[3, 0, 19]])
+    multiplied_by = product(table, identity).numpy().T
+    np.testing.assert_allclose(table.rows([[3, 0, 19]])[0], multiplied_by[[3, 0, 19]])
 
 
 @pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
 def test_a_row_does_not_depend_on_its_neighbours(kind):
     matrix = kind(KERNEL, name="m")
-    together = matrix(X).numpy()
+    together = product(matrix, X).numpy()
     for i, row in enumerate(X):
-        np.testing.assert_allclose(matrix(row[None])[0], together[i], rtol=1e-6)
-    assert matrix(X[:0]).shape == (0, 20)
+        np.testing.assert_allclose(product(matrix, row[None])[0], together[i], rtol=1e-6)
+    assert product(matrix, X[:0]).shape == (0, 20)
 
 
-def test_all_calls_of_a_graph_are_of_one_function_that_is_not_inlined():
-    matrix = Int8Matrix(KERNEL, name="m")
-    graph = tf.function(lambda x: matrix(x) + matrix(2 * x)).get_concrete_function(X).graph
-    calls = {op.get_attr("f").name for op in graph.get_operations() if "Call" in op.type}
-    (name,) = calls
-    (function,) = [f for f in graph.as_graph_def().library.function if f.signature.name == name]
-    assert function.attr["_noinline"].b
+@pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
+def test_a_call_is_one_op_of_the_graph_itself_that_keeps_what_it_packed(kind):
+    matrix = kind(KERNEL, name="m")
+    graph = tf.function(lambda x: matrix(x)).get_concrete_function(X).graph
+    (name,) = kind.ops
+    (op,) = [op for op in graph.get_operations() if op.type == name]
+    assert not [op.name for op in graph.get_operations() if "Call" in op.type]
+    constant = {Int8Matrix: "is_weight_const", BFloat16Matrix: "is_filter_const"}[kind]
+    assert op.get_attr(constant)
+
+
+@pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])
+def test_a_call_in_a_loop_multiplies_in_each_round(kind):
+    matrix = kind(KERNEL, name="m")
+
+    @tf.function(autograph=False)
+    def in_a_loop(rows):
+        def body(i, found):
+            return i + 1, found.write(i, matrix(rows[i][None])[0])
+
+        found = tf.TensorArray(tf.float32, 7, element_shape=[20])
+        return tf.while_loop(lambda i, _: i < 7, body, (0, found))[1].stack()
+
+    np.testing.assert_allclose(in_a_loop(tf.constant(X)), product(matrix, X), rtol=1e-6)

@@ -11,9 +11,11 @@ from tfllm.layers import (
     DecoderBlock,
     EncoderBlock,
     GatedFeedForward,
+    Window,
     causal_mask,
+    grow,
     padding_mask,
-    prefix_mask,
+    unseen,
 )
 
 WIDTH, HEADS, INNER, EPSILON = 8, 2, 12, 1e-3
@@ -109,14 +111,26 @@ def test_a_decoder_block_looks_at_itself_then_at_the_memory(x, norm_first):
     np.testing.assert_allclose(got, y, atol=1e-4)
 
 
-def test_a_decoder_block_steps_through_a_cache_as_in_one_pass(x):
-    block = randomized(DecoderBlock(HEADS, INNER), x.shape)
-    full = block(x, causal_mask(5))
-    cache, outputs = block.attention.empty_cache(2, 5), []
-    for t in range(5):
-        at = tf.fill([2], t)
-        y, cache = block(x[:, t : t + 1], prefix_mask(at, t + 1), cache=cache, start=at)
-        outputs.append(y)
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("cross_attention", [True, False])
+def test_a_decoder_block_steps_through_a_cache_as_in_one_pass(x, norm_first, cross_attention):
+    memory = tf.random.stateless_normal([2, 3, 6], [3, 4])
+    memory_mask = padding_mask(np.array([[1, 1, 0], [0, 1, 1]]))
+    block = DecoderBlock(HEADS, INNER, cross_attention=cross_attention, norm_first=norm_first)
+    randomized(block, x.shape, memory.shape)
+    read, looked_at = {}, {}
+    if cross_attention:
+        read = {"memory": memory, "memory_mask": memory_mask}
+        projected = block.memory_attention.project(memory)
+        looked_at = {"memory": projected, "memory_scores": unseen(memory_mask)}
+    full = block(x, causal_mask(5), **read)
+    cache, outputs = block.attention.empty_cache(2), []
+    for t, width in ((0, 2), (2, 1), (3, 1), (4, 1)):
+        cache, here = grow(cache, t + width), slice(t, t + width)
+        visible = tf.tile(causal_mask(t + width)[:, here], [2, 1, 1])
+        window = Window.of(tf.fill([2], t), visible)
+        y, cache = block.extend(tf.reshape(x[:, here], [-1, WIDTH]), window, cache, **looked_at)
+        outputs.append(tf.reshape(y, [2, width, WIDTH]))
     np.testing.assert_allclose(tf.concat(outputs, 1), full, atol=1e-5)
 
 

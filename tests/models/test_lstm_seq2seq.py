@@ -80,21 +80,30 @@ def full_pass(model, ids):
 
 
 @pytest.mark.parametrize(("begin", "layers"), [(1, 3), (5, 1)])
-def test_stepping_equals_one_full_pass_also_where_rows_share_a_source(
-    tokenizer, ids, begin, layers
+def test_stepping_equals_one_full_pass_also_where_texts_share_a_source(
+    tokenizer, ids, stepped, begin, layers
 ):
     model = new_model(tokenizer, scale=0.2, num_decoder_layers=layers)
     expected, target = full_pass(model, ids), ids["target"]
+    more = target[:, begin:]
+    other = np.concatenate([more[:, :1], np.full_like(more[:, 1:], 7)], 1)
     reading = model.reading(ids["source"], ids["lengths"])
     # What stands behind the beginning is not read, whatever the width.
-    logits, state = reading.prefill(target, tf.fill([3], begin), tf.constant(16))
-    np.testing.assert_allclose(logits, expected[:, begin - 1], atol=2e-5)
-    state = tf.nest.map_structure(lambda x: tf.repeat(x, 2, axis=0), state)
-    for at in range(begin, target.shape[1]):
-        other = np.where(at > begin, 7, target[:, at])  # the second of each pair of rows
-        token = np.stack([target[:, at], other], 1).ravel()
-        logits, state = reading.step(token, tf.fill([6], at), tf.constant(16), state)
-        np.testing.assert_allclose(logits[::2], expected[:, at], atol=2e-5)
+    found = stepped(reading, target, [begin] * 3, more)
+    np.testing.assert_allclose(found, expected[:, begin - 1 :], atol=2e-5)
+    both = stepped(reading, target, [begin] * 3, np.stack([more, other], 1))
+    np.testing.assert_allclose(both[:, 0], expected[:, begin - 1 :], atol=2e-5)
+    changed = np.concatenate([target[:, :begin], other], 1)
+    expected = full_pass(model, ids | {"target": changed})
+    np.testing.assert_allclose(both[:, 1], expected[:, begin - 1 :], atol=2e-5)
+
+
+def test_beginnings_of_different_lengths_step_as_one_full_pass(model, ids, stepped):
+    expected, target, begins = full_pass(model, ids), ids["target"], [4, 1, 3]
+    more = np.stack([row[begin : begin + 5] for row, begin in zip(target, begins, strict=True)])
+    found = stepped(model.reading(ids["source"], ids["lengths"]), target, begins, more)
+    for row, begin in enumerate(begins):
+        np.testing.assert_allclose(found[row], expected[row, begin - 1 : begin + 5], atol=2e-5)
 
 
 def test_hidden_states_of_a_whole_target_are_those_of_the_model(model, ids):
@@ -217,17 +226,15 @@ def test_two_replicas_in_two_parts_train_as_one_device_does(tokenizer):
     np.testing.assert_allclose(two, one, atol=1e-5)
 
 
-def test_mixed_precision_comes_close_and_steps(tokenizer, ids):
+def test_mixed_precision_comes_close_and_steps(tokenizer, ids, stepped):
     full, mixed = (new_model(tokenizer, dtype=dtype) for dtype in ("float32", "mixed_bfloat16"))
     logits = full_pass(mixed, ids)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, full_pass(full, ids), atol=0.05)
     assert {weight.dtype for weight in mixed.weights} == {"float32"}
     reading = mixed.reading(ids["source"], ids["lengths"])
-    one, capacity = tf.ones([3], tf.int32), tf.constant(16)
-    _, state = reading.prefill(tf.constant(ids["target"][:, :1]), one, capacity)
-    stepped, _ = reading.step(tf.constant(ids["target"][:, 1]), one, capacity, state)
-    np.testing.assert_allclose(stepped, logits[:, 1], atol=0.05)
+    found = stepped(reading, ids["target"][:, :1], [1] * 3, ids["target"][:, 1:2])
+    np.testing.assert_allclose(found, logits[:, :2], atol=0.05)
 
 
 def test_a_preset_of_it_computes_alike(tokenizer, ids, tmp_path):

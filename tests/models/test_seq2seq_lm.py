@@ -104,28 +104,21 @@ def full_pass(model, ids):
     ).numpy()
 
 
-def stepped(reading, target, begin, rows=None):
-    """Logits after each token from `begin` on, by `prefill` and `step`."""
-    rows = len(target) if rows is None else rows
-    lengths = tf.fill([rows], begin)
-    logits, state = reading.prefill(tf.constant(target[:rows, :begin]), lengths, tf.constant(16))
-    found = [logits]
-    if rows < len(target):
-        state = tf.nest.map_structure(lambda x: tf.repeat(x, len(target) // rows, axis=0), state)
-    for at in range(begin, target.shape[1]):
-        logits, state = reading.step(
-            tf.constant(target[:, at]), tf.fill([len(target)], at), tf.constant(16), state
-        )
-        found.append(logits)
-    return [logits.numpy() for logits in found]
-
-
 @pytest.mark.parametrize("begin", [1, 5])
-def test_stepping_through_a_cache_equals_one_full_pass(model, ids, begin):
+def test_stepping_through_a_cache_equals_one_full_pass(model, ids, stepped, begin):
+    reading, target = model.reading(ids["source"], ids["lengths"]), ids["target"]
+    found = stepped(reading, target[:, :begin], [begin] * 3, target[:, begin:])
+    np.testing.assert_allclose(found, full_pass(model, ids)[:, begin - 1 :], atol=2e-5)
+
+
+def test_beginnings_of_different_lengths_step_as_one_full_pass(model, ids, stepped):
+    reading, target = model.reading(ids["source"], ids["lengths"]), ids["target"]
     expected = full_pass(model, ids)
-    found = stepped(model.reading(ids["source"], ids["lengths"]), ids["target"], begin)
-    for at, logits in enumerate(found, begin - 1):
-        np.testing.assert_allclose(logits, expected[:, at], atol=2e-5)
+    begins = [5, 1, 3]
+    more = np.stack([row[begin : begin + 7] for row, begin in zip(target, begins, strict=True)])
+    found = stepped(reading, target[:, :6], begins, more)
+    for row, begin in enumerate(begins):
+        np.testing.assert_allclose(found[row], expected[row, begin - 1 : begin + 7], atol=2e-5)
 
 
 def test_what_fills_a_source_is_not_read(model, ids):
@@ -137,14 +130,19 @@ def test_what_fills_a_source_is_not_read(model, ids):
     np.testing.assert_allclose(full_pass(model, shorter), expected[:1], atol=2e-5)
 
 
-def test_rows_that_share_a_source_step_as_if_each_had_its_own(model, ids):
+def test_texts_that_share_a_source_step_as_if_each_had_its_own(model, ids, stepped):
     source, lengths = ids["source"][:2], ids["lengths"][:2]
-    target = np.concatenate([ids["target"], ids["target"][::-1]])
-    target[:, 0] = 4  # they part after the first
-    shared = stepped(model.reading(source, lengths), target, 1, rows=2)
-    own = stepped(model.reading(np.repeat(source, 3, 0), np.repeat(lengths, 3)), target, 1)
-    for one, other in zip(shared[1:], own[1:], strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-5)
+    begins = np.array([3, 1])
+    prompt = np.full([2, 4], 4)  # what is behind the beginnings is not read
+    prompt[0, :3] = ids["target"][0, :3]
+    texts = np.concatenate([ids["target"], ids["target"][::-1]]).reshape(2, 3, 12)
+    shared = stepped(model.reading(source, lengths), prompt, begins, texts)
+    own = stepped(
+        model.reading(np.repeat(source, 3, 0), np.repeat(lengths, 3)),
+        np.repeat(prompt, 3, 0), np.repeat(begins, 3), texts.reshape(6, 12),
+    )  # fmt: skip
+    np.testing.assert_allclose(shared.reshape(own.shape), own, atol=2e-5)
+    assert np.abs(shared[:, 0, 2:] - shared[:, 1, 2:]).max() > 0.1
 
 
 def test_a_target_is_read_from_its_start_and_only_backwards(model, ids):
@@ -237,14 +235,18 @@ def test_two_replicas_train_as_one_device_does(tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["t5", "marian"])
-def test_in_mixed_precision_the_logits_come_close(tokenizer, ids, kind):
+def test_in_mixed_precision_the_logits_come_close(tokenizer, ids, stepped, kind):
     full = new_model(kind, tokenizer)
     mixed = new_model(kind, tokenizer, dtype="mixed_bfloat16")
     logits = full_pass(mixed, ids)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, full_pass(full, ids), atol=0.1)
     assert {weight.dtype for weight in mixed.weights} == {"float32"}
-    stepped(mixed.reading(ids["source"], ids["lengths"]), ids["target"], 1)
+    target = ids["target"]
+    found = stepped(
+        mixed.reading(ids["source"], ids["lengths"]), target[:, :1], [1] * 3, target[:, 1:]
+    )
+    np.testing.assert_allclose(found, full_pass(full, ids), atol=0.1)
 
 
 def test_lora_trains_queries_and_values_of_all_attention(tokenizer, ids):

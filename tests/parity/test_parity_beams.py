@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Rules, beam_search
+from tfllm.decoding import Beginning, Rules, beam_search
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -21,29 +21,35 @@ class TorchModel:
     def __init__(self, model, sources=None):
         self.model = model
         self.sources = sources
+        self.read = None
 
-    def prefill(self, token_ids, lengths, capacity):
-        room = tf.zeros([token_ids.shape[0], capacity - token_ids.shape[1]], tf.int32)
-        state = {"text": tf.concat([token_ids, room], 1)}
-        if self.sources is not None:
-            encoder = self.model.get_encoder()
-            state["source"] = tf.constant(encoder(self.sources).last_hidden_state.numpy())
-        return self._after(state, lengths - 1)
+    def begin(self, prompt, lengths):
+        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
+        return Beginning(last, lengths - 1, prompt[:, None])
 
-    def step(self, token_ids, positions, _visible, state):
-        here = tf.range(state["text"].shape[1]) == positions[:, None]
-        text = tf.where(here, token_ids[:, None], state["text"])
-        return self._after(state | {"text": text}, positions)
+    def grow(self, state, entries, length):  # noqa: ARG002 - each text has all of it
+        room = tf.maximum(length - tf.shape(state)[2], 0)
+        return tf.pad(state, [[0, 0], [0, 0], [0, room]])
 
-    def _after(self, state, positions):
-        at = positions.numpy()
-        text = torch.tensor(state["text"].numpy()[:, : at.max() + 1].astype("int64"))
+    def step(self, new, state):
+        """The state is int32[b, p, s], the texts of each row."""
+        text = tf.gather(state, new.parent, batch_dims=1)
+        here = tf.range(tf.shape(text)[2]) == new.positions[..., None]
+        text = tf.where(here, new.token_ids[..., None], text)
+        rows, beams, _ = text.shape
+        at = new.positions.numpy().ravel()
+        read = text.numpy().reshape(rows * beams, -1)[:, : at.max() + 1]
+        logits = self._logits(torch.tensor(read.astype("int64")), beams)
+        logits = logits[np.arange(len(at)), at].reshape(rows, beams, -1)
+        return tf.gather(tf.constant(logits), new.wanted, batch_dims=1), text
+
+    def _logits(self, text, beams):
         if self.sources is None:
-            logits = self.model(text).logits
-        else:
-            source = torch.tensor(state["source"].numpy())
-            logits = self.model(encoder_outputs=(source,), decoder_input_ids=text).logits
-        return tf.constant(logits.numpy()[np.arange(len(at)), at]), state
+            return self.model(text).logits.numpy()
+        if self.read is None:
+            self.read = self.model.get_encoder()(self.sources).last_hidden_state
+        source = self.read.repeat_interleave(beams, 0)
+        return self.model(encoder_outputs=(source,), decoder_input_ids=text).logits.numpy()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,6 +100,7 @@ def drawn(rng):
         suppressed_token_ids=maybe(lambda: tuple(tokens[5:9]), ()),
         forced_last_token_id=maybe(lambda: tokens[0], -1),
         min_new_tokens=maybe(lambda: int(rng.integers(1, 5)), 0),
+        no_repeat_ngram_size=maybe(lambda: int(rng.integers(1, 4)), 0),
     )
     ours = {
         "num_beams": int(rng.integers(2, 6)),
@@ -110,6 +117,7 @@ def drawn(rng):
         "num_return_sequences": ours["num_beams"],
         "eos_token_id": list(rules.end_token_ids),
         "min_new_tokens": rules.min_new_tokens or None,
+        "no_repeat_ngram_size": rules.no_repeat_ngram_size or None,
         "bad_words_ids": [[token] for token in rules.suppressed_token_ids] or None,
         "forced_eos_token_id": rules.forced_last_token_id
         if rules.forced_last_token_id >= 0

@@ -79,7 +79,7 @@ def import_(args) -> dict[str, Any]:
 def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
-    model = load_preset(args.preset, dtype="float32")
+    model = model_to_export(args)
     options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
     version = for_serving(
         model,
@@ -91,6 +91,17 @@ def export(args) -> dict[str, Any]:
         **options,
     )
     return {"version": str(version), "precision": args.precision}
+
+
+def model_to_export(args):
+    """The model: ours in float32, which the export rounds; KerasHub's in what it shall compute."""
+    import keras
+
+    model = load_preset(args.preset, dtype="float32")
+    ours = isinstance(model, keras.layers.Layer)
+    if ours or args.precision != "bfloat16":
+        return model
+    return load_preset(args.preset, dtype="bfloat16")
 
 
 def inspect(args) -> dict[str, Any]:

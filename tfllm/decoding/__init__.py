@@ -1,18 +1,23 @@
 """The one decode loop, in the graph, for live models and exports alike."""
 
 from tfllm.decoding.beams import Beams, beam_search
-from tfllm.decoding.loop import Decodable, Decoded, decode
+from tfllm.decoding.decodable import Beginning, Decodable, NewTokens, rounded_up, wanted
+from tfllm.decoding.loop import Decoded, decode
 from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling
 from tfllm.decoding.stopping import StopStrings
 
 __all__ = [
     "Beams",
+    "Beginning",
     "Decodable",
     "Decoded",
+    "NewTokens",
     "Rules",
     "Sampling",
     "StopStrings",
     "beam_search",
     "decode",
+    "rounded_up",
+    "wanted",
 ]

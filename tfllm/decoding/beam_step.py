@@ -1,15 +1,30 @@
 """One step of beam search: of the texts so far and their next logits, which go on, which end."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from tfllm.decoding.ngrams import Text
 from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import penalized
+from tfllm.decoding.vocabulary import best, log_total
 
 # The score of a text that is not there. `transformers` has the same number, and it shows where
 # fewer than k texts are possible; minus infinity would make every comparison with it fail.
 NO_TEXT = -1.0e9
+
+
+class Said(NamedTuple):
+    """What each beam says so far, made only where it is looked at.
+
+    Attributes:
+        history: int32[b * k, n], all its tokens in any order; repeats are fine.
+        text: Its `Text`.
+    """
+
+    history: Callable[[], tf.Tensor]
+    text: Callable[[], Text]
 
 
 class Open(NamedTuple):
@@ -18,7 +33,7 @@ class Open(NamedTuple):
     Attributes:
         token_ids: int32[b, j, n], filled up to the step.
         last: int32[b, j], the newest token.
-        parent: int32[b, j], the row of the model's state that each continues.
+        parent: int32[b, j], the text, of the k before this step, that each continues.
         logprob: float32[b, j].
     """
 
@@ -73,12 +88,12 @@ class BeamStep(NamedTuple):
     rules: Rules
     repetition_penalty: tf.Tensor | None
 
-    def __call__(self, logits, history, beams: Open, kept: Beams, done, step):
+    def __call__(self, logits, said: Said, beams: Open, kept: Beams, done, step):
         """Adds the token `step` to every text.
 
         Args:
             logits: float32[b * k, v].
-            history: int32[b * k, n], all tokens so far; repeats are fine.
+            said: By each beam so far.
             beams: The texts that go on, k per row.
             kept: The texts that ended.
             done: bool[b], rows whose `kept` is final.
@@ -87,7 +102,8 @@ class BeamStep(NamedTuple):
         Returns:
             `beams`, `kept` and `done` after it.
         """
-        found = self._continuations(self._scores(logits, history, step), beams, step)
+        scores, total = self._scores(logits, said, step)
+        found = self._continuations(scores, total, beams, step)
         stopped = self.rules.ends(found.last)
         over = stopped | (step + 1 >= self.limit)[:, None]
         kept = self._ended(found, over, stopped, kept, done, step)
@@ -96,34 +112,41 @@ class BeamStep(NamedTuple):
         done |= self._hopeless(beams, kept, step) | tf.reduce_all(over, -1)
         return beams, kept, done
 
-    def _scores(self, logits, history, step):
-        """float32[b * k, v], log-probabilities after the repetition penalty and the rules."""
+    def _scores(self, logits, said: Said, step):
+        """Scores after the repetition penalty and the rules, and what they exceed.
+
+        Returns:
+            float32[b * k, v]; float32[b * k, 1], the scores less this are log-probabilities. Only
+            of the best ones it is taken away.
+        """
         # `transformers` penalizes the logits in greedy search, their softmax in beam search.
         if self.num_beams == 1:
-            scores = tf.nn.log_softmax(self._penalized(logits, history))
-        else:
-            scores = self._penalized(tf.nn.log_softmax(logits), history)
-        return self.rules.restrict(scores, step, tf.repeat(self.limit, self.num_beams))
+            logits = self._penalized(logits, said)
+        total = log_total(logits)[:, None]
+        if self.num_beams > 1:
+            logits = self._penalized(logits, said, total)
+        limit = tf.repeat(self.limit, self.num_beams)
+        return self.rules.restrict(logits, step, limit, said.text, certain=total), total
 
-    def _penalized(self, scores, history):
+    def _penalized(self, logits, said: Said, total: Any = 0.0):
         if self.repetition_penalty is None:
-            return scores
+            return logits
         penalty = tf.repeat(self.repetition_penalty, self.num_beams)
         return tf.cond(
             tf.reduce_any(penalty != 1.0),
-            lambda: penalized(scores, penalty, history),
-            lambda: scores,
+            lambda: penalized(logits - total, penalty, said.history()) + total,
+            lambda: logits,
         )
 
-    def _continuations(self, scores, beams: Open, step) -> Open:
+    def _continuations(self, scores, total, beams: Open, step) -> Open:
         """The best, so many that k are left when all that can end do so."""
         rows, k = tf.shape(beams.last)[0], self.num_beams
         count = k * max(2, 1 + len(self.rules.end_token_ids))
         # The best of each beam first: then no sum over the vocabulary is made.
         each = min(count, scores.shape[-1])
-        best, tokens = tf.math.top_k(scores, each)
-        total = tf.reshape(best, [rows, k, each]) + beams.logprob[..., None]
-        logprob, place = tf.math.top_k(tf.reshape(total, [rows, k * each]), count)
+        found, tokens = best(scores, each)
+        found = tf.reshape(found - total, [rows, k, each]) + beams.logprob[..., None]
+        logprob, place = tf.math.top_k(tf.reshape(found, [rows, k * each]), count)
         token = tf.gather(tf.reshape(tokens, [rows, k * each]), place, batch_dims=1)
         beam = place // each
         before = tf.gather(beams.token_ids, beam, batch_dims=1)
@@ -131,7 +154,7 @@ class BeamStep(NamedTuple):
         return Open(
             token_ids=tf.where(here, token[..., None], before),
             last=token,
-            parent=tf.range(rows)[:, None] * k + beam,
+            parent=beam,
             logprob=logprob,
         )
 
@@ -148,16 +171,16 @@ class BeamStep(NamedTuple):
         )
         # Behind the first k there are only those that replace them where they end.
         both = tf.nest.map_structure(lambda old, new: tf.concat([old, new[:, :k]], 1), kept, new)
-        best = tf.math.top_k(both.score, k).indices
-        return _taken(both, tf.where(done[:, None], tf.range(k), best))
+        first = tf.math.top_k(both.score, k).indices
+        return _taken(both, tf.where(done[:, None], tf.range(k), first))
 
     def _hopeless(self, beams: Open, kept: Beams, step):
         """bool[b], no open text is expected to get among the best that ended."""
         length = tf.zeros_like(self.limit) + step + 1
         if self.early_stopping == "never":
             length = tf.where(self.length_penalty > 0, self.limit, length)
-        best = beams.logprob[:, 0] / tf.cast(length, tf.float32) ** self.length_penalty
-        hopeless = best <= tf.reduce_min(kept.score, -1)
+        expected = beams.logprob[:, 0] / tf.cast(length, tf.float32) ** self.length_penalty
+        hopeless = expected <= tf.reduce_min(kept.score, -1)
         if self.early_stopping is True:
             hopeless |= tf.reduce_all(kept.num_tokens > 0, -1)
         return hopeless

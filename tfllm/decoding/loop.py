@@ -1,26 +1,15 @@
-"""Prompt in, tokens out: one pass over the prompts, then one token per row and step."""
+"""Prompt in, tokens out: the prompts at the first step, then one token per row and step."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfllm.decoding.decodable import Decodable, NewTokens, rounded_up, shapes_of
+from tfllm.decoding.ngrams import joined
 from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling, choose
 from tfllm.decoding.stopping import StopStrings
-
-# Attention reads a prefix of the cache, rounded up: every new length would build new kernels
-# (first generation 393 tokens/s with exact prefixes, 690 with rounded ones, at batch 1).
-_PREFIX = 64
-
-
-class Decodable(Protocol):
-    """What the loop asks of a model. A state is any nest of tensors with dimension 0 = rows."""
-
-    def prefill(self, token_ids, lengths, capacity) -> tuple[tf.Tensor, Any]:
-        """int32[b, t], int32[b], int32 -> logits float32[b, v] after each row's last, state."""
-
-    def step(self, token_ids, positions, visible, state) -> tuple[tf.Tensor, Any]:
-        """int32[b], int32[b], int32, state -> logits float32[b, v] after the token, state."""
+from tfllm.decoding.vocabulary import log_total
 
 
 class Decoded(NamedTuple):
@@ -41,16 +30,16 @@ class Decoded(NamedTuple):
 
 class _Rows(NamedTuple):
     tokens: tf.Tensor  # int32[b, n], filled up to the step
-    last: tf.Tensor  # int32[b]
     count: tf.Tensor  # int32[b]
     logprob: tf.Tensor  # float32[b]
     stopped: tf.Tensor  # bool[b]
     tail: tf.Tensor  # string[b]
 
 
-def rounded_up(x, multiple: int = _PREFIX) -> tf.Tensor:
-    """The next multiple of `multiple` that is not below x (int32)."""
-    return -(-x // multiple) * multiple
+class _Next(NamedTuple):
+    token_ids: tf.Tensor  # int32[b, n], what the step reads
+    start: tf.Tensor  # int32[b], where that stands in its text
+    last: tf.Tensor  # int32[b], which of the n is the newest
 
 
 def decode(
@@ -79,7 +68,6 @@ def decode(
         `Decoded`, with n the largest limit.
     """
     longest = tf.maximum(tf.reduce_max(tf.concat([limit, [1]], 0)), 1)
-    capacity = rounded_up(tf.reduce_max(tf.concat([lengths + limit, tf.shape(prompt)[1:]], 0)))
     # Fills what is not written, so that the history holds only tokens of the row.
     first = prompt[:, :1]
     in_prompt = tf.range(tf.shape(prompt)[1])[None] < lengths[:, None]
@@ -88,48 +76,82 @@ def decode(
     def active(rows, step):
         return ~rows.stopped & (step < limit)
 
-    def emit(rows: _Rows, logits, step) -> _Rows:
+    def emit(rows: _Rows, logits, step) -> tuple[_Rows, tf.Tensor]:
         running = active(rows, step)
         token = choose(
             logits,
             sampling,
-            history=tf.concat([history, rows.tokens], 1),
+            history=lambda: tf.concat([history, rows.tokens], 1),
             step=step,
-            restrict=lambda scores: rules.restrict(scores, step, limit),
+            restrict=lambda scores: rules.restrict(
+                scores, step, limit, lambda: joined(history, lengths, rows.tokens, step)
+            ),
         )
-        chosen = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, -1)
+        chosen = tf.gather(logits, token, batch_dims=1) - log_total(logits)
         tail, hit = stops.extend(rows.tail, token)
         column = tf.range(longest)[None] == step
-        return _Rows(
+        rows = _Rows(
             tokens=tf.where(column, token[:, None], rows.tokens),
-            last=token,
             count=rows.count + tf.cast(running, tf.int32),
             logprob=rows.logprob + tf.where(running, chosen, 0.0),
             stopped=rows.stopped | (running & (hit | rules.ends(token))),
             tail=tail,
         )
+        return rows, token
 
-    def body(step, rows, state):
-        positions = lengths + step - 1
-        # Rows that ended stay where they were; only their own cache sees it.
-        positions = tf.where(active(rows, step), positions, lengths - 1)
-        visible = tf.minimum(rounded_up(tf.reduce_max(positions) + 1), capacity)
-        logits, state = model.step(rows.last, positions, visible, state)
-        return step + 1, emit(rows, logits, step), state
+    def read(entries, step, new: _Next, rows, state):
+        positions = new.start[:, None] + tf.range(tf.shape(new.token_ids)[1])
+        places = tf.range(entries)
+        tokens = NewTokens(
+            new.token_ids,
+            positions,
+            start=new.start,
+            visible=places <= positions[..., None],
+            entry_positions=places[None],
+            parent=None,
+            wanted=new.last[:, None],
+        )
+        logits, state = model.step(tokens, state)
+        rows, token = emit(rows, tf.squeeze(logits, 1), step)
+        step += 1
+        # Rows that ended stay where they were; only their own memory sees it.
+        start = tf.where(active(rows, step), lengths + step - 1, lengths - 1)
+        return step, _Next(token[:, None], start, tf.zeros_like(start)), rows, state
 
-    logits, state = model.prefill(prompt, lengths, capacity)
+    def until_full(step, new: _Next, rows, state):
+        entries = rounded_up(_end(new))
+        state = model.grow(state, entries, entries)
+
+        def fits(step, new, rows, _state):
+            return tf.reduce_any(active(rows, step)) & (_end(new) <= entries)
+
+        return _while(fits, lambda *loop: read(entries, *loop), (step, new, rows, state))
+
+    begin = model.begin(prompt, lengths)
+    new = _Next(begin.token_ids, begin.start, lengths - 1 - begin.start)
     none = tf.zeros_like(lengths)
     rows = _Rows(
         tokens=tf.broadcast_to(first, [tf.shape(prompt)[0], longest]),
-        last=none,
         count=none,
         logprob=tf.zeros_like(lengths, tf.float32),
         stopped=tf.zeros_like(lengths, tf.bool),
         tail=tf.fill(tf.shape(lengths), ""),
     )
-    _, rows, _ = tf.while_loop(
-        lambda step, rows, _: tf.reduce_any(active(rows, step)),
-        body,
-        (tf.constant(1), emit(rows, logits, 0), state),
+    _, _, rows, _ = _while(
+        lambda step, _new, rows, _state: tf.reduce_any(active(rows, step)),
+        until_full,
+        (tf.constant(0), new, rows, begin.state),
     )
-    return Decoded(rows.tokens, rows.count, rows.logprob, rows.stopped)
+    return Decoded(*rows[:-1])
+
+
+def _end(new: _Next):
+    """int32 scalar, the entries that a memory needs to read these."""
+    return tf.reduce_max(new.start) + tf.shape(new.token_ids)[1]
+
+
+def _while(condition, body, loop):
+    step, new, *others = shapes_of(loop)
+    # The prompts are wider than the single tokens after them.
+    shapes = step, new._replace(token_ids=tf.TensorShape([None, None])), *others
+    return tf.while_loop(condition, body, loop, shape_invariants=shapes)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfllm.decoding.uniform import uniform
+from tfllm.decoding.vocabulary import best
 
 _LEAST_TEMPERATURE = 1e-6  # below it float32 cannot divide by it; the sample is the best token
+_FEW = 128  # tokens that are looked at first
 
 
 class Sampling(NamedTuple):
@@ -34,7 +36,12 @@ class Sampling(NamedTuple):
 
 
 def choose(
-    logits, sampling: Sampling, *, history, step, restrict: Callable[[tf.Tensor], tf.Tensor]
+    logits,
+    sampling: Sampling,
+    *,
+    history: Callable[[], tf.Tensor],
+    step,
+    restrict: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
     """The next token of each row.
 
@@ -43,7 +50,8 @@ def choose(
     Args:
         logits: float32[b, v].
         sampling: Settings per row.
-        history: int32[b, n], the row's tokens so far, for the repetition penalty; repeats are fine.
+        history: Makes int32[b, n], the row's tokens so far, for the repetition penalty; repeats are
+            fine.
         step: int32 scalar, the index of the new token.
         restrict: Scores float32[b, v] to scores, minus infinity for what may not be said.
 
@@ -52,16 +60,16 @@ def choose(
     """
     logits = tf.cond(
         tf.reduce_any(sampling.repetition_penalty != 1.0),
-        lambda: penalized(logits, sampling.repetition_penalty, history),
+        lambda: penalized(logits, sampling.repetition_penalty, history()),
         lambda: logits,
     )
     logits = restrict(logits)
-    best = tf.argmax(logits, -1, output_type=tf.int32)
+    greedy = tf.argmax(logits, -1, output_type=tf.int32)
     sampled = sampling.temperature > 0
     return tf.cond(
         tf.reduce_any(sampled),
-        lambda: tf.where(sampled, _sample(logits, sampling, step), best),
-        lambda: best,
+        lambda: tf.where(sampled, _sample(logits, sampling, step), greedy),
+        lambda: greedy,
     )
 
 
@@ -74,20 +82,62 @@ def penalized(logits, penalty, history):
 
 
 def _sample(logits, sampling: Sampling, step):
-    temperature = tf.maximum(sampling.temperature, _LEAST_TEMPERATURE)[:, None]
-    logits = (logits - tf.reduce_max(logits, -1, keepdims=True)) / temperature
-    logits, tokens = tf.math.top_k(logits, k=logits.shape[-1])  # best first
-    rank = tf.range(logits.shape[-1])[None]
+    """int32[b], drawn from the tokens that are kept, best first.
+
+    Sorting a vocabulary takes longer than the model's own step, so it is looked at only as far as
+    the draw goes; where that is not far enough for every row, all of it is. Both give the same.
+    """
+    logits /= tf.maximum(sampling.temperature, _LEAST_TEMPERATURE)[:, None]
+    logits -= tf.reduce_max(logits, -1, keepdims=True)
+    drawn = uniform(sampling.seed, step)
+    total = tf.reduce_sum(tf.exp(logits), -1)
+    size = logits.shape[-1]
+    first, tokens = best(logits, min(_FEW, size))
+    few = _draw(first, tokens, total, drawn, sampling)
+    if size <= _FEW:
+        return few.token
+
+    def among_all():
+        everything, tokens = tf.math.top_k(logits, size)
+        return _draw(everything, tokens, total, drawn, sampling).token
+
+    enough = tf.reduce_all(few.far_enough | (sampling.temperature == 0))
+    return tf.cond(enough, lambda: few.token, among_all)
+
+
+class _Drawn(NamedTuple):
+    token: tf.Tensor  # int32[b]
+    far_enough: tf.Tensor  # bool[b], more candidates would not change it
+
+
+def _draw(logits, tokens, total, drawn, sampling: Sampling) -> _Drawn:
+    """A token of each row.
+
+    Args:
+        logits: float32[b, k], the k best, best first; the best is 0.
+        tokens: int32[b, k].
+        total: float32[b], the sum of the exponents of all logits of the vocabulary.
+        drawn: float32[b] in [0, 1).
+        sampling: Settings per row.
+    """
+    rank = tf.range(tf.shape(logits)[-1])[None]
     top_k = sampling.top_k[:, None]
     kept = (top_k == 0) | (rank < top_k)
-    probability = tf.nn.softmax(tf.where(kept, logits, logits.dtype.min))
+    weight = tf.exp(logits)
+    limited = (sampling.top_k > 0) & (sampling.top_k <= tf.shape(logits)[-1])
+    total = tf.where(limited, tf.reduce_sum(tf.where(kept, weight, 0.0), -1), total)
+    probability = weight / total[:, None]
     before = tf.cumsum(probability, axis=-1, exclusive=True)
-    top_p = sampling.top_p[:, None]
+    top_p, min_p = sampling.top_p[:, None], sampling.min_p[:, None]
     kept &= (top_p == 1.0) | (before < top_p)
-    kept &= probability >= sampling.min_p[:, None] * probability[:, :1]
-    mass = tf.cumsum(tf.where(kept, probability, 0.0), axis=-1)  # [b, v]
-    drawn = uniform(sampling.seed, step)[:, None] * mass[:, -1:]
-    place = tf.reduce_sum(tf.cast(mass <= drawn, tf.int32), -1)
+    kept &= probability >= min_p * probability[:, :1]
+    mass = tf.cumsum(tf.where(kept, probability, 0.0), axis=-1)  # [b, k]
+    # Where nothing limits the tokens that are kept, they are all, and what is not seen counts.
+    all_seen = limited | ~kept[:, -1]
+    free = (sampling.top_k == 0) & (sampling.top_p == 1.0) & (sampling.min_p == 0.0)
+    drawn *= tf.where(free, 1.0, mass[:, -1])
+    place = tf.reduce_sum(tf.cast(mass <= drawn[:, None], tf.int32), -1)
     # Where nothing is kept it is the best; rounding must not pass the last that is.
     last = tf.reduce_max(tf.where(kept, rank, 0), -1)
-    return tf.gather(tokens, tf.minimum(place, last), batch_dims=1)
+    token = tf.gather(tokens, tf.minimum(place, last), batch_dims=1)
+    return _Drawn(token, all_seen | (free & (drawn < mass[:, -1])))

@@ -11,3 +11,4 @@ OURS = {
     "tanh": "tanh",
 }
 THEIRS = {ours: theirs for theirs, ours in reversed(OURS.items())}
+THEIRS["swish"] = "swish"  # Keras has both names

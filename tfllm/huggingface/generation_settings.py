@@ -10,7 +10,6 @@ _logger = logging.getLogger(__name__)
 
 # What changes the text and is not honoured, with the value that means nothing.
 _IGNORED = {
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
     "diversity_penalty": 0.0,
@@ -74,6 +73,7 @@ def generation_settings(
         "suppressed_token_ids": suppressed,
         "forced_bos_token_id": found.get("forced_bos_token_id", -1),
         "forced_eos_token_id": _list(found.get("forced_eos_token_id", -1))[0],
+        "no_repeat_ngram_size": found.get("no_repeat_ngram_size", 0),
         **_lengths(found, encoder_decoder),
     }
     return GenerationSettings(**settings)
@@ -139,4 +139,6 @@ def written(settings: GenerationSettings, *, encoder_decoder: bool) -> dict[str,
         said["forced_eos_token_id"] = settings.forced_eos_token_id
     if settings.min_new_tokens:
         said["min_new_tokens"] = settings.min_new_tokens
+    if settings.no_repeat_ngram_size:
+        said["no_repeat_ngram_size"] = settings.no_repeat_ngram_size
     return said

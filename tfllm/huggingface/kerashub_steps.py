@@ -10,8 +10,10 @@ from typing import NamedTuple
 import keras_hub
 import tensorflow as tf
 
+from tfllm.decoding import Beginning, NewTokens
 from tfllm.huggingface.servable_cache import cache_written_by, one_position, whole
 from tfllm.layers.cache import KVCache, write
+from tfllm.models.branches import branches, of_parents
 
 
 class CacheShape(NamedTuple):
@@ -57,10 +59,10 @@ class CacheShape(NamedTuple):
 
 
 class CachedSteps:
-    """`call_with_cache`, for the decode loop.
+    """`call_with_cache`, for the decode loops.
 
-    The state is a `KVCache` of float[b, l, s, h * d]: all layers of a row are written at once, in
-    place, and only what is visible is read.
+    The state is a `KVCache` of float[b, p, l, s, h * d] for the p texts of each row: all layers of
+    a text are written at once, in place.
 
     Args:
         model: A `keras_hub.models.CausalLM`.
@@ -70,29 +72,35 @@ class CachedSteps:
         self.model = model
         self.shape = CacheShape.of(model)
 
-    def prefill(self, token_ids, lengths, capacity):
-        """Hidden states float[b, m] after each row's last token, and the state."""
+    def begin(self, prompt, lengths):
+        """All is read at once, and the last token of each prompt is read again."""
         layers, heads, width, _ = self.shape
-        rows, length = tf.unstack(tf.shape(token_ids))
+        rows, length = tf.unstack(tf.shape(prompt))
         empty = tf.zeros([rows, layers, 2, length, heads, width], self.model.compute_dtype)
         with cache_written_by(whole):
-            _, hidden, cache = self.model.call_with_cache(
-                token_ids, self.shape.for_model(empty), tf.constant(0)
+            _, _, cache = self.model.call_with_cache(
+                prompt, self.shape.for_model(empty), tf.constant(0)
             )
         cache = tf.reshape(self.shape.as_tensor(cache), [rows, layers, 2, length, heads * width])
-        room = [[0, 0], [0, 0], [0, capacity - length], [0, 0]]
-        state = KVCache(tf.pad(cache[:, :, 0], room), tf.pad(cache[:, :, 1], room))
-        return tf.gather(hidden, lengths - 1, batch_dims=1), state
+        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
+        return Beginning(last, lengths - 1, branches(KVCache(cache[:, :, 0], cache[:, :, 1])))
 
-    def step(self, token_ids, positions, visible, state):
-        """Hidden states float[b, m] after one more token per row, and the state."""
+    def grow(self, state, entries, length):  # noqa: ARG002 - each text has a cache of its own
+        """As of `tfllm.decoding.Decodable`."""
+        return _padded(state, 3, length)
+
+    def step(self, new: NewTokens, state):
+        """Hidden states float[b * n, m] after new tokens, and the state."""
         layers, heads, width, _ = self.shape
-        rows = tf.shape(token_ids)[0]
-        seen = tf.stack([x[:, :, :visible] for x in state], 2)
-        seen = tf.reshape(seen, [rows, layers, 2, visible, heads, width])
+        rows = tf.shape(new.token_ids)[0]
+        token_ids, positions = tf.reshape(new.token_ids, [-1]), tf.reshape(new.positions, [-1])
+        caches = of_parents(state, new)
+        seen = tf.stack(caches, 2)
+        length = tf.shape(seen)[3]
+        seen = tf.reshape(seen, [-1, layers, 2, length, heads, width])
 
         def at(token_ids, position, cache):
-            """Rows that stand at one position: float[b, m] and their new float[b, l, 2, h, d]."""
+            """Texts that stand at one position: float[b, m] and their new float[b, l, 2, h, d]."""
             _, hidden, cache = self.model.call_with_cache(
                 token_ids[:, None], self.shape.for_model(cache), position
             )
@@ -107,19 +115,21 @@ class CachedSteps:
 
         # One row is never mapped: Keras squeezes what it adds, and so would lose the rows.
         with cache_written_by(one_position):
-            hidden, new = tf.cond(
+            hidden, fresh = tf.cond(
                 tf.reduce_all(positions == positions[0]),
                 lambda: [*at(token_ids, positions[0], seen)],
                 each,
             )
-        new = tf.reshape(new, [rows, layers, 2, 1, heads * width])
-        return hidden, write(KVCache(*state), new[:, :, 0], new[:, :, 1], positions)
+        fresh = tf.reshape(fresh, [-1, layers, 2, 1, heads * width])
+        caches = write(KVCache(*caches), fresh[:, :, 0], fresh[:, :, 1], positions)
+        return hidden, branches(caches, rows)
 
 
 class WholeSteps:
-    """Reads all tokens again at each step, for the decode loop.
+    """Reads all tokens again at each step, for the decode loops.
 
-    For models whose `call_with_cache` gives other logits than the model itself.
+    For models whose `call_with_cache` gives other logits than the model itself. The state is the
+    tokens, int32[b, p, s], of the p texts of each row.
 
     Args:
         hidden_states: int32[b, t] to float[b, t, m], of the model without a cache.
@@ -130,15 +140,32 @@ class WholeSteps:
         self.hidden_states = hidden_states
         self.context_length = context_length
 
-    def prefill(self, token_ids, lengths, capacity):
-        """Hidden states float[b, m] after each row's last token, and the tokens."""
-        hidden = self.hidden_states(token_ids)
-        state = tf.pad(token_ids, [[0, 0], [0, capacity - tf.shape(token_ids)[1]]])
-        return tf.gather(hidden, lengths - 1, batch_dims=1), state
+    def begin(self, prompt, lengths):
+        """As of `tfllm.decoding.Decodable`."""
+        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
+        return Beginning(last, lengths - 1, branches(prompt))
 
-    def step(self, token_ids, positions, visible, state):
-        """Hidden states float[b, m] after one more token per row, and the tokens."""
-        here = tf.range(tf.shape(state)[1])[None] == positions[:, None]
-        state = tf.where(here, token_ids[:, None], state)
-        hidden = self.hidden_states(state[:, : tf.minimum(visible, self.context_length)])
-        return tf.gather(hidden, positions, batch_dims=1), state
+    def grow(self, state, entries, length):  # noqa: ARG002 - each text is a row of its own
+        """As of `tfllm.decoding.Decodable`."""
+        return _padded(state, 2, length)
+
+    def step(self, new: NewTokens, state):
+        """Hidden states float[b * n, m] after new tokens, and the tokens."""
+        rows = tf.shape(new.token_ids)[0]
+        token_ids, positions = tf.reshape(new.token_ids, [-1]), tf.reshape(new.positions, [-1])
+        texts = of_parents(state, new)
+        here = tf.range(tf.shape(texts)[1])[None] == positions[:, None]
+        texts = tf.where(here, token_ids[:, None], texts)
+        hidden = self.hidden_states(texts[:, : self.context_length])
+        return tf.gather(hidden, positions, batch_dims=1), branches(texts, rows)
+
+
+def _padded(state, axis: int, length):
+    """The state with so many entries on an axis, if it has fewer."""
+
+    def longer(x):
+        room = tf.maximum(length - tf.shape(x)[axis], 0)
+        paddings = [[0, 0]] * axis + [[0, room]] + [[0, 0]] * (x.shape.rank - axis - 1)
+        return tf.pad(x, paddings)
+
+    return tf.nest.map_structure(longer, state)

@@ -3,7 +3,7 @@
 from tfllm.layers.activations import activation_of, gelu_tanh
 from tfllm.layers.attention import MultiHeadAttention
 from tfllm.layers.bidirectional_lstm import BidirectionalLSTM, starts_of
-from tfllm.layers.cache import KVCache
+from tfllm.layers.cache import KVCache, Window, grow, unseen
 from tfllm.layers.dropout import Dropout, step_scope, uniform_of_step
 from tfllm.layers.embedding import TokenEmbedding
 from tfllm.layers.feed_forward import FeedForward, GatedFeedForward
@@ -17,7 +17,6 @@ from tfllm.layers.masks import (
     causal_mask,
     padding_mask,
     pair_mask,
-    prefix_mask,
 )
 from tfllm.layers.normalization import layer_norm
 from tfllm.layers.positions import (
@@ -27,7 +26,12 @@ from tfllm.layers.positions import (
     RelativePositionBias,
     SinusoidalPositions,
 )
-from tfllm.layers.served_matrix import BFloat16Matrix, Int8Matrix, ServedMatrix
+from tfllm.layers.served_matrix import (
+    BFloat16Matrix,
+    Float32Matrix,
+    Int8Matrix,
+    ServedMatrix,
+)
 from tfllm.layers.transformer import DecoderBlock, EncoderBlock
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "Dropout",
     "EncoderBlock",
     "FeedForward",
+    "Float32Matrix",
     "GatedFeedForward",
     "Int8Matrix",
     "KVCache",
@@ -57,15 +62,17 @@ __all__ = [
     "StackedLSTM",
     "TokenEmbedding",
     "TruncatedNormal",
+    "Window",
     "activation_of",
     "causal_mask",
+    "grow",
     "gelu_tanh",
     "given_weights",
     "layer_norm",
     "padding_mask",
     "pair_mask",
-    "prefix_mask",
     "starts_of",
     "step_scope",
     "uniform_of_step",
+    "unseen",
 ]

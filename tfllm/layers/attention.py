@@ -4,17 +4,15 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfllm.layers.cache import KVCache, empty_cache, write
+from tfllm.layers.cache import MASKED, KVCache, Window, empty_cache, write
 from tfllm.layers.dropout import Dropout
 from tfllm.layers.linear import Linear
 from tfllm.layers.served_matrix import Make, ServedMatrix
 
-_MASKED = -1e9  # a score that softmax turns into 0 in float32
-
 
 @keras.saving.register_keras_serializable("tfllm")
 class MultiHeadAttention(keras.layers.Layer):
-    """Attention of new positions to themselves, to a memory, or to a cache that they extend.
+    """Attention of positions to themselves or to a memory; `extend` attends to a cache.
 
     Letters: b batch, t new positions, s all positions, h heads, d head width, m model width.
 
@@ -31,15 +29,12 @@ class MultiHeadAttention(keras.layers.Layer):
     Call arguments:
         x: float[b, t, m], the new positions.
         attention_mask: bool[b or 1, t or 1, s], True where a position may look; None = everywhere.
-            With a cache its s says how far the cache is read.
         memory: float[b, s, m'], what is looked at; None means `x` itself. Or what `project` made of
-            it: then `x` may have n rows for each of the memory's, side by side (beams).
+            it.
         bias: float[b or 1, h, t, s], added to the scores (relative positions); or None.
-        cache: `KVCache` to extend by the new positions, in place; or None.
-        start: int32[b], with a cache: the position of `x[:, 0]` in it, per row.
 
     Returns:
-        float[b, t, m]; with a cache also the extended `KVCache`.
+        float[b, t, m].
 
     Raises:
         ValueError: at build time, if `head_dim` is None and `num_heads` does not divide m.
@@ -107,14 +102,15 @@ class MultiHeadAttention(keras.layers.Layer):
             name=name,
         )
 
-    def _split_heads(self, x):
-        b, t = ops.shape(x)[:2]
-        x = ops.reshape(x, (b, t, self.num_heads, self._width_of_head))
-        return ops.transpose(x, (0, 2, 1, 3))  # [b, h, t, d]
+    @property
+    def cache_dtype(self):
+        """Of what `empty_cache` and `project` keep."""
+        served = self.served or self.query.served
+        return served.cache_dtype if served else self.compute_dtype
 
-    def empty_cache(self, rows, length) -> KVCache:
-        """A cache of `length` positions for `rows` rows (int32 scalars), filled with zeros."""
-        return empty_cache(rows, self.num_heads, length, self._width_of_head, self.compute_dtype)
+    def empty_cache(self, rows) -> KVCache:
+        """A cache without entries for `rows` rows (an int32 scalar)."""
+        return empty_cache(rows, self.num_heads, self._width_of_head, self.cache_dtype)
 
     served: ServedMatrix | None = None
 
@@ -122,21 +118,24 @@ class MultiHeadAttention(keras.layers.Layer):
         """Queries, keys and values of self-attention are one product from now on."""
         together = [self.query, self.key, self.value]
         if self._reads_itself:
-            self.served = make([projection._kernel for projection in together])
+            bias = [projection.bias for projection in together] if self.use_bias else None
+            self.served = make([projection._kernel for projection in together], bias=bias)
         return () if self.served is None else together
 
-    def _queries_keys_values(self, x):
-        """Of self-attention, each float[b, h, t, d]."""
+    def _queries_keys_values(self, x, rows):
+        """Of self-attention, each float[b, h, t, d], of float[b, t, m] or float[b * t, m]."""
         together = [self.query, self.key, self.value]
         if self.served is None:
-            return [self._split_heads(projection(x)) for projection in together]
+            return [self._heads(projection(x), rows) for projection in together]
         flat = tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]])
-        y = self.served(flat)
-        if self.use_bias:
-            y += tf.concat([projection.bias for projection in together], 0)
-        b, t = tf.unstack(tf.shape(x)[:2])
-        y = tf.reshape(y, [b, t, 3, self.num_heads, self._width_of_head])
+        shape = [rows, _length(x, rows), 3, self.num_heads, self._width_of_head]
+        y = tf.reshape(self.served(flat), shape)
         return tf.unstack(tf.cast(tf.transpose(y, (2, 0, 3, 1, 4)), self.compute_dtype))
+
+    def _heads(self, x, rows):
+        """float[b, h, t, d] of float[b, t, h * d] or float[b * t, h * d]."""
+        x = tf.reshape(x, [rows, _length(x, rows), self.num_heads, self._width_of_head])
+        return tf.transpose(x, (0, 2, 1, 3))
 
     def project(self, memory) -> KVCache:
         """Keys and values of a memory, so that many calls compute them once.
@@ -144,40 +143,59 @@ class MultiHeadAttention(keras.layers.Layer):
         Args:
             memory: float[b, s, m'].
         """
-        return KVCache(self._split_heads(self.key(memory)), self._split_heads(self.value(memory)))
+        rows = tf.shape(memory)[0]
+        k, v = (self._heads(projection(memory), rows) for projection in (self.key, self.value))
+        return KVCache(tf.cast(k, self.cache_dtype), tf.cast(v, self.cache_dtype))
 
-    def call(
-        self,
-        x,
-        attention_mask=None,
-        *,
-        memory=None,
-        bias=None,
-        cache=None,
-        start=None,
-        training=None,
-    ):
-        if isinstance(memory, KVCache):
-            return self._read(x, memory, attention_mask, training)
+    def extend(self, x, window: Window, cache: KVCache):
+        """New tokens, written into a cache and attending to it.
+
+        Args:
+            x: float[b * n, m], n new tokens of each row.
+            window: Where they go and what they see.
+            cache: Extended in place: not to be used again.
+
+        Returns:
+            float[b * n, m], and the extended cache.
+        """
+        q, k, v = self._queries_keys_values(x, window.rows)
+        cache = write(cache, k, v, window.start)
+        return self.output_projection(self._look_up(q, cache, window.scores)), cache
+
+    def look(self, x, memory: KVCache, scores):
+        """New tokens, attending to what `project` made of a memory.
+
+        Args:
+            x: float[b * n, m], n new tokens of each row.
+            memory: float[b, h, s, d] twice.
+            scores: float32[b, 1, 1 or n, s], added to the scores: `unseen`.
+
+        Returns:
+            float[b * n, m].
+        """
+        q = self._heads(self.query(x), tf.shape(memory.k)[0])
+        return self.output_projection(self._look_up(q, memory, scores))
+
+    def _look_up(self, q, cache: KVCache, added):
+        """float[b * n, h * d], what float[b, h, n, d] queries find."""
+        k, v = cache
+        # A product with few queries is faster if what is scaled are they and not their scores.
+        scores = tf.matmul(tf.cast(q * self._scale, k.dtype), k, transpose_b=True)
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32) + added)
+        y = tf.transpose(tf.matmul(tf.cast(weights, v.dtype), v), (0, 2, 1, 3))
+        y = tf.reshape(y, [-1, self.num_heads * self._width_of_head])
+        return tf.cast(y, self.compute_dtype)
+
+    def call(self, x, attention_mask=None, *, memory=None, bias=None, training=None):
+        rows = tf.shape(x)[0]
         if memory is None:
-            q, k, v = self._queries_keys_values(x)  # each [b, h, t, d]
+            q, k, v = self._queries_keys_values(x, rows)  # each [b, h, t, d]
         else:
-            q = self._split_heads(self.query(x))
-            k, v = self.project(memory)  # [b, h, s, d]
-        if cache is None:
-            return self.output_projection(self._attend(q, k, v, attention_mask, bias, training))
-        cache = write(cache, k, v, start)
-        read = ops.shape(attention_mask)[-1]
-        k, v = cache.k[:, :, :read], cache.v[:, :, :read]
-        return self.output_projection(self._attend(q, k, v, attention_mask, bias, training)), cache
-
-    def _read(self, x, memory: KVCache, mask, training):
-        """Attends to a memory; rows of `x` that share one are read as positions of one row."""
-        width = x.shape[-1]
-        together = tf.reshape(x, tf.stack([tf.shape(memory.k)[0], -1, width]))
-        q = self._split_heads(self.query(together))
-        y = self.output_projection(self._attend(q, *memory, mask, None, training))
-        return tf.reshape(y, tf.stack([*tf.unstack(tf.shape(x)[:2]), width]))
+            q = self._heads(self.query(x), rows)
+            k, v = memory if isinstance(memory, KVCache) else self.project(memory)
+            q = tf.cast(q, k.dtype)
+        y = self._attend(q, k, v, attention_mask, bias, training)
+        return self.output_projection(tf.cast(y, self.compute_dtype))
 
     def attention_weights(self, x, attention_mask=None, *, bias=None):
         """How much of each position each one takes, in every head, without dropout.
@@ -190,7 +208,7 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             float32[b, h, t, t], each row of which sums to 1.
         """
-        q, k, _ = self._queries_keys_values(x)
+        q, k, _ = self._queries_keys_values(x, tf.shape(x)[0])
         return self._weights_of(q, k, attention_mask, bias)
 
     def _weights_of(self, q, k, mask, bias):
@@ -200,7 +218,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if bias is not None:
             scores += tf.cast(bias, tf.float32)
         if mask is not None:
-            scores = tf.where(mask[:, None], scores, _MASKED)
+            scores = tf.where(mask[:, None], scores, MASKED)
         return tf.nn.softmax(scores)
 
     def _attend(self, q, k, v, mask, bias, training):
@@ -222,3 +240,8 @@ class MultiHeadAttention(keras.layers.Layer):
             "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
+
+
+def _length(x, rows):
+    """int32 scalar, t of float[b, t, m] or float[b * t, m], also where b is 0."""
+    return tf.shape(x)[1] if x.shape.rank == 3 else tf.shape(x)[0] // tf.maximum(rows, 1)

@@ -1,8 +1,10 @@
-"""Keys and values of the positions so far."""
+"""Keys and values of the tokens so far, and which of them new tokens look at."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
+
+MASKED = -1e9  # a score that softmax turns into 0 in float32
 
 
 class KVCache(NamedTuple):
@@ -19,60 +21,113 @@ class KVCache(NamedTuple):
     v: tf.Tensor
 
 
-def empty_cache(rows, num_heads: int, length, head_dim: int, dtype) -> KVCache:
-    """Zeros for `length` positions.
+class Window(NamedTuple):
+    """Where new tokens go in the caches, and what they see there: made once for all layers.
+
+    Attributes:
+        rows: b, an int32 scalar.
+        start: int32[b], the entry of each row's first new token; the others follow.
+        scores: float32[b, 1 or h, n, s], added to the scores of n new tokens and s entries, all
+            that the caches have.
+    """
+
+    rows: tf.Tensor
+    start: tf.Tensor
+    scores: tf.Tensor
+
+    @classmethod
+    def of(cls, start, visible, bias=None) -> "Window":
+        """A window on what may be seen.
+
+        Args:
+            start: int32[b].
+            visible: bool[b, n, s].
+            bias: float32[b or 1, h, n, s], added to the scores (relative positions); or None.
+        """
+        scores = unseen(visible)
+        return cls(tf.shape(start)[0], start, scores if bias is None else scores + bias)
+
+
+def unseen(visible) -> tf.Tensor:
+    """float32[b, 1, n, s] of bool[b, n, s], what keeps a score out of a softmax where it is False.
+
+    One sum instead of a choice for each layer.
+    """
+    return tf.where(visible, 0.0, MASKED)[:, None]
+
+
+def empty_cache(rows, num_heads: int, head_dim: int, dtype) -> KVCache:
+    """A cache without entries.
 
     Args:
         rows: b, an int32 scalar.
         num_heads: h.
-        length: s, an int32 scalar.
         head_dim: d.
-        dtype: Of the layer's computation.
+        dtype: Of what is kept.
 
     Returns:
-        `KVCache` of [b, h, s, d]; each of the two owns its memory.
+        `KVCache` of [b, h, 0, d].
+    """
+    nothing = _zeros(rows, num_heads, 0, head_dim, dtype)
+    return KVCache(nothing, nothing)
+
+
+def grow(cache: KVCache, entries) -> KVCache:
+    """The cache with room for so many entries in each row, zeros behind what there was.
+
+    Args:
+        cache: float[b, h, s, d] twice.
+        entries: int32 scalar, at least s.
+
+    Returns:
+        `KVCache` of [b, h, entries, d]; each of the two owns its memory.
     """
 
-    # tf.zeros would be folded into one constant that all caches share, and `write` works in place.
-    def own_memory():
-        zeros = tf.raw_ops.Empty(
-            shape=tf.stack([rows, num_heads, length, head_dim]),
-            dtype=tf.as_dtype(dtype),
-            init=True,
-        )
-        zeros.set_shape([None, num_heads, None, head_dim])
-        return zeros
+    def longer(x):
+        rows, _, filled, _ = tf.unstack(tf.shape(x))
+        room = _zeros(rows, x.shape[1], entries - filled, x.shape[3], x.dtype)
+        grown = tf.concat([x, room], 2)
+        grown.set_shape(x.shape[:2].concatenate([None, x.shape[3]]))
+        return grown
 
-    return KVCache(own_memory(), own_memory())
+    return KVCache(longer(cache.k), longer(cache.v))
 
 
 def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, start: tf.Tensor) -> KVCache:
-    """Writes new positions into the cache, in place: the old `cache` must not be used again.
+    """Writes new entries into the cache, in place: the old `cache` must not be used again.
 
     A copy would cost the whole cache at each token (133 ms against 21 ms a step at batch 8 and
     1,024 positions of GPT-2 small).
 
     Args:
-        cache: float[b, h, s, d] twice.
-        k: float[b, h, t, d], new keys.
-        v: float[b, h, t, d], new values.
-        start: int32[b], where each row's new positions begin; start + t must not pass s.
+        cache: float[b, h, s, d] twice, each with memory of its own.
+        k: float[b, h, n, d], new keys.
+        v: float[b, h, n, d], new values.
+        start: int32[b], where each row's new entries begin; start + n must not pass s.
 
     Returns:
         The `KVCache` to go on with.
     """
     rows, num_heads, new, head_dim = tf.unstack(tf.shape(k))
-    length = tf.shape(cache.k)[2]
-    position = start[:, None, None] + tf.range(new)[None, None, :]
+    entries = tf.shape(cache.k)[2]
+    entry = start[:, None, None] + tf.range(new)[None, None, :]
     block = tf.range(rows)[:, None, None] * num_heads + tf.range(num_heads)[None, :, None]
-    place = tf.reshape(block * length + position, [-1])
+    place = tf.reshape(block * entries + entry, [-1])
 
     def put(old, fresh):
-        flat = tf.raw_ops.InplaceUpdate(
-            x=tf.reshape(old, [-1, head_dim]), i=place, v=tf.reshape(fresh, [-1, head_dim])
-        )
+        fresh = tf.reshape(tf.cast(fresh, old.dtype), [-1, head_dim])
+        flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, [-1, head_dim]), i=place, v=fresh)
         written = tf.reshape(flat, tf.shape(old))
         written.set_shape(old.shape)
         return written
 
     return KVCache(put(cache.k, k), put(cache.v, v))
+
+
+def _zeros(rows, num_heads, entries, head_dim, dtype):
+    # tf.zeros would be folded into one constant that all caches share, and `write` works in place.
+    zeros = tf.raw_ops.Empty(
+        shape=tf.stack([rows, num_heads, entries, head_dim]), dtype=tf.as_dtype(dtype), init=True
+    )
+    zeros.set_shape([None, num_heads, None, head_dim])
+    return zeros

@@ -30,7 +30,7 @@ class Linear(keras.layers.Dense):
 
     def serve(self, make: Make):
         """Multiplies by a `ServedMatrix` from now on."""
-        self.served = make([self._kernel])
+        self.served = make([self._kernel], bias=[self.bias] if self.use_bias else None)
         return ()
 
     def call(self, inputs, training=None):
@@ -44,6 +44,4 @@ class Linear(keras.layers.Dense):
         if self.served is None:
             return super().call(x, training=training)
         y = self.served(tf.cast(x, tf.float32))
-        if self.use_bias:
-            y += tf.cast(self.bias, tf.float32)
         return self.activation(tf.cast(y, self.compute_dtype))

@@ -126,7 +126,8 @@ class LSTM(keras.layers.Layer):
         x: float[b, t, m].
         state: `LSTMState` to begin with; None means zeros.
         starts: bool[b, t], True where a document begins: the state before it is forgotten; or None.
-        lengths: int32[b], positions of each row that count for the state returned; None = all.
+        lengths: int32[b], positions of each row that count for the state returned, none where it
+            is 0; None = all.
 
     Returns:
         float[b, t, u], and the `LSTMState` after the last position of each row.
@@ -188,9 +189,14 @@ class LSTM(keras.layers.Layer):
             hs, cs = recurrence(zx, tensor(self.recurrent_kernel), h, c, keep)
         else:
             hs, cs, _ = _forward(zx, partial(self._product, self.served_recurrent), h, c, keep)
-        last = tf.fill([b], t - 1) if lengths is None else lengths - 1
-        place = tf.stack([last, tf.range(b)], axis=1)  # time, row
-        state = LSTMState(tf.gather_nd(hs, place), tf.gather_nd(cs, place))
+        if lengths is None:
+            state = LSTMState(hs[-1], cs[-1])
+        else:
+            place = tf.stack([lengths, tf.range(b)], axis=1)  # time, row
+            state = LSTMState(
+                tf.gather_nd(tf.concat([h[None], hs], 0), place),
+                tf.gather_nd(tf.concat([c[None], cs], 0), place),
+            )
         return tf.transpose(hs, (1, 0, 2)), state
 
     def _product(self, matrix: ServedMatrix, x):

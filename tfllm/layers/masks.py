@@ -45,19 +45,6 @@ def padding_mask(present) -> tf.Tensor:
     return tf.cast(present, tf.bool)[:, None, :]
 
 
-def prefix_mask(positions, length) -> tf.Tensor:
-    """One new position per row sees what its row has filled in a cache.
-
-    Args:
-        positions: int32[b], the new position of each row.
-        length: s, how far the cache is read; an int or an int32 scalar.
-
-    Returns:
-        bool[b, 1, s].
-    """
-    return (tf.range(length)[None, :] <= positions[:, None])[:, None, :]
-
-
 def pair_mask(queries, keys) -> tf.Tensor:
     """Every position sees what is present of its own pair, where a row holds several of them.
 

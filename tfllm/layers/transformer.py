@@ -3,6 +3,7 @@
 import keras
 
 from tfllm.layers.attention import MultiHeadAttention
+from tfllm.layers.cache import KVCache, Window
 from tfllm.layers.dropout import Dropout
 from tfllm.layers.feed_forward import FeedForward
 from tfllm.layers.normalization import layer_norm
@@ -150,7 +151,7 @@ class EncoderBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfllm")
 class DecoderBlock(EncoderBlock):
-    """Self-attention that can continue from a cache, then (if asked) attention to a memory.
+    """Self-attention, then (if asked) attention to a memory; `extend` goes on from a cache.
 
     Args:
         num_heads: h.
@@ -160,17 +161,15 @@ class DecoderBlock(EncoderBlock):
 
     Call arguments:
         x: float[b, t, m].
-        attention_mask: bool[b or 1, t or 1, s], True where a position may look. The causal mask is
-            the caller's: packing and decoding need other ones.
+        attention_mask: bool[b or 1, t or 1, t], True where a position may look. The causal mask is
+            the caller's: packing needs another one.
         memory: float[b, u, m'], the encoder's output; None without cross-attention. Or what
             `memory_attention.project` made of it.
         memory_mask: bool[b or 1, t or 1, u]; None = everywhere.
-        bias: float[b or 1, h, t, s], added to the self-attention scores; or None.
-        cache: `KVCache` of the self-attention, extended in place; or None.
-        start: int32[b], with a cache: the position of `x[:, 0]` in it, per row.
+        bias: float[b or 1, h, t, t], added to the self-attention scores; or None.
 
     Returns:
-        float[b, t, m]; with a cache also the extended `KVCache`.
+        float[b, t, m].
     """
 
     def __init__(self, num_heads, intermediate_dim, *, cross_attention=False, **kwargs):
@@ -185,24 +184,14 @@ class DecoderBlock(EncoderBlock):
             self.memory_attention_norm = self._norm("memory_attention_norm", x_shape)
 
     def call(
-        self,
-        x,
-        attention_mask=None,
-        *,
-        memory=None,
-        memory_mask=None,
-        bias=None,
-        cache=None,
-        start=None,
-        training=None,
+        self, x, attention_mask=None, *, memory=None, memory_mask=None, bias=None, training=None
     ):
-        read = self.attention_norm(x) if self.norm_first else x
-        y = self.attention(
-            read, attention_mask, bias=bias, cache=cache, start=start, training=training
+        x = self._sublayer(
+            x,
+            lambda x: self.attention(x, attention_mask, bias=bias, training=training),
+            self.attention_norm,
+            training,
         )
-        if cache is not None:
-            y, cache = y
-        x = self._add(x, y, self.attention_norm, training)
         if self.cross_attention:
             x = self._sublayer(
                 x,
@@ -210,8 +199,33 @@ class DecoderBlock(EncoderBlock):
                 self.memory_attention_norm,
                 training,
             )
-        x = self._feed_forward(x, training)
-        return x if cache is None else (x, cache)
+        return self._feed_forward(x, training)
+
+    def extend(self, x, window: Window, cache: KVCache, *, memory=None, memory_scores=None):
+        """New tokens behind those in a cache.
+
+        Args:
+            x: float[b * n, m], n new tokens of each row.
+            window: Where they go in the cache and what they see there.
+            cache: Of the self-attention, extended in place: not to be used again.
+            memory: What `memory_attention.project` made of the encoder's output, of b rows; None
+                without cross-attention.
+            memory_scores: float32[b, 1, 1, u], added to the scores of the memory: `unseen`.
+
+        Returns:
+            float[b * n, m], and the extended cache.
+        """
+        read = self.attention_norm(x) if self.norm_first else x
+        y, cache = self.attention.extend(read, window, cache)
+        x = self._add(x, y, self.attention_norm, False)
+        if self.cross_attention:
+            x = self._sublayer(
+                x,
+                lambda x: self.memory_attention.look(x, memory, memory_scores),
+                self.memory_attention_norm,
+                False,
+            )
+        return self._feed_forward(x, False), cache
 
     def get_config(self):
         return {**super().get_config(), "cross_attention": self.cross_attention}

@@ -6,6 +6,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfllm.calls import GeneratorCalls
+from tfllm.decoding import NewTokens, wanted
 from tfllm.errors import UserError
 from tfllm.models.causal_text_generator import CausalTextGenerator
 from tfllm.models.generation import GenerationSettings
@@ -58,15 +59,18 @@ class CausalLM(Task, GeneratorCalls, keras_hub.models.CausalLM):
     def text(self, **options):
         return CausalTextGenerator(self, self._tokenizer(), **options)
 
-    def prefill(self, token_ids, lengths, capacity):
-        """One pass over prompts: logits float32[b, v] after each row's last token, and a state."""
-        hidden, state = self.backbone.prefill(token_ids, lengths, capacity)
-        return self.logits(hidden), state
+    def begin(self, prompt, lengths):
+        """As of `tfllm.decoding.Decodable`."""
+        return self.backbone.begin(prompt, lengths)
 
-    def step(self, token_ids, positions, visible, state):
-        """One more token per row: logits float32[b, v] after it, and the state."""
-        hidden, state = self.backbone.step(token_ids, positions, visible, state)
-        return self.logits(hidden), state
+    def grow(self, state, entries, length):
+        """As of `tfllm.decoding.Decodable`."""
+        return self.backbone.grow(state, entries, length)
+
+    def step(self, new: NewTokens, state):
+        """As of `tfllm.decoding.Decodable`."""
+        hidden, state = self.backbone.step(new, state)
+        return self.logits(wanted(hidden, new)), state
 
     def hidden_states(self, token_ids):
         """float[b, t, m], after each of int32[b, t], which begin at position 0."""

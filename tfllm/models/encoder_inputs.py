@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfllm.decoding.loop import rounded_up
+from tfllm.decoding.decodable import rounded_up
 
 # So many bytes at the beginning of a text nearly always hold a token each; the rest of a very long
 # text is not tokenized, because its neighbours would wait for it.

@@ -7,6 +7,7 @@ from tfllm.errors import UserError
 from tfllm.models.encoder_inputs import encoder_inputs, most_bytes
 from tfllm.models.encoder_preprocessor import EncoderPreprocessor, require_encoder_tokenizer
 from tfllm.models.encoders import ENCODERS
+from tfllm.models.length_groups import in_length_groups
 from tfllm.models.task import Task
 from tfllm.models.text_functions import TextFunctions, first_error
 
@@ -16,6 +17,9 @@ class EncoderTask(Task):
 
     backbone_cls = ENCODERS
     preprocessor_cls = EncoderPreprocessor
+    # Of 1,000 texts embedded by MiniLM in int8, the least cosine to float32 is 0.981 with these in
+    # int8 too, and 0.991 without.
+    sensitive_layers = ("*/value",)
 
     def _set_up(self, backbone, preprocessor, seed):
         super()._set_up(backbone, preprocessor, seed)
@@ -62,6 +66,35 @@ class EncoderText(TextFunctions):
         """The model's inputs for string[b] or pairs; and string[b], what is wrong with each."""
         inputs, is_lost = encoder_inputs(self.tokenizer, text, text_pair, self.sequence_length)
         return inputs, first_error([(is_lost, too_long("the text", self.sequence_length))])
+
+    def in_groups(self, inputs, compute, outputs):
+        """What a function makes of the inputs of some rows, for groups of rows of like length.
+
+        Args:
+            inputs: As of `read`, each int32[b, t].
+            compute: Takes them for n rows, cut to the longest of these, and returns a sequence of
+                outputs, each [n, ...].
+            outputs: As of `in_length_groups`.
+
+        Returns:
+            The outputs [b, ...].
+        """
+
+        def some(rows, width):
+            return compute({name: tf.gather(x, rows)[:, :width] for name, x in inputs.items()})
+
+        lengths = tf.reduce_sum(inputs["padding_mask"], -1)
+        return in_length_groups(lengths, self.sequence_length, some, outputs)
+
+    def model_output(self, inputs):
+        """The model's output, float32[b, d], for inputs as of `read`."""
+        output = self.model.output
+        (found,) = self.in_groups(
+            inputs,
+            lambda some: [self.model(some, training=False)],
+            [tf.TensorSpec(output.shape[1:], output.dtype)],
+        )
+        return found
 
     def requests(self):
         name = self.default_signature()

@@ -26,6 +26,8 @@ class GenerationSettings:
         forced_bos_token_id: The only first token; -1 = free.
         forced_eos_token_id: The token where the limit ends a text; -1 = free.
         min_new_tokens: Before this many tokens no text ends.
+        no_repeat_ngram_size: No so many tokens in a row come twice in a text, its prompt included
+            where the model goes on writing that; 0 = they may.
 
     Raises:
         UserError: a value that no search can be run with.
@@ -48,12 +50,17 @@ class GenerationSettings:
     forced_bos_token_id: int = -1
     forced_eos_token_id: int = -1
     min_new_tokens: int = 0
+    no_repeat_ngram_size: int = 0
 
     def __post_init__(self):
         for name in ("end_token_ids", "suppressed_token_ids"):  # JSON makes lists of them
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.num_beams < 1:
             raise UserError(f"num_beams must be at least 1, got {self.num_beams}.")
+        if self.no_repeat_ngram_size < 0:
+            raise UserError(
+                f"no_repeat_ngram_size must be at least 0, got {self.no_repeat_ngram_size}."
+            )
         if self.early_stopping not in (True, False, "never"):
             raise UserError(
                 f'early_stopping must be True, False or "never", got {self.early_stopping!r}.'

@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfllm.decoding import Beginning, NewTokens
 from tfllm.layers import (
     DecoderBlock,
     Dropout,
@@ -11,9 +12,9 @@ from tfllm.layers import (
     PositionEmbedding,
     SegmentMask,
     TokenEmbedding,
+    Window,
     activation_of,
-    causal_mask,
-    prefix_mask,
+    grow,
 )
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
@@ -139,46 +140,29 @@ class GPTBackbone(keras_hub.models.Backbone):
         x = self.token_embedding(token_ids) + self.position_embedding(positions)
         return self.embedding_dropout(x)
 
-    def prefill(self, token_ids, lengths, capacity):
-        """One pass over prompts.
+    def begin(self, prompt, lengths):  # noqa: ARG002 - all of it is read
+        """As of `tfllm.decoding.Decodable`: all is read, and the caches are empty."""
+        rows = tf.shape(prompt)[0]
+        caches = tuple(block.attention.empty_cache(rows) for block in self.blocks)
+        return Beginning(prompt, tf.zeros([rows], tf.int32), caches)
 
-        Args:
-            token_ids: int32[b, t].
-            lengths: int32[b], tokens of each prompt.
-            capacity: int32 scalar, positions of the cache.
+    def grow(self, caches, entries, length):  # noqa: ARG002 - entries are all there is
+        """As of `tfllm.decoding.Decodable`."""
+        return tuple(grow(cache, entries) for cache in caches)
 
-        Returns:
-            float[b, m], the hidden state of each row's last token; and the caches.
-        """
-        rows, new = tf.unstack(tf.shape(token_ids))
-        x = self._embed(token_ids, tf.range(new)[None])
-        mask, start = causal_mask(new), tf.zeros([rows], tf.int32)
-        caches = []
-        for block in self.blocks:
-            cache = block.attention.empty_cache(rows, capacity)
-            x, cache = block(x, mask, cache=cache, start=start)
-            caches.append(cache)
-        return self.final_norm(tf.gather(x, lengths - 1, batch_dims=1)), tuple(caches)
-
-    def step(self, token_ids, positions, visible, caches):
-        """One more token per row.
-
-        Args:
-            token_ids: int32[b].
-            positions: int32[b], where each row's token stands.
-            visible: int32 scalar above all positions, how far the caches are read.
-            caches: From `prefill` or the step before; used up.
+    def step(self, new: NewTokens, caches):
+        """Reads new tokens: as of `tfllm.decoding.Decodable`, but
 
         Returns:
-            float[b, m], hidden states; and the caches.
+            float[b * n, m], their hidden states; and the caches.
         """
-        x = self._embed(token_ids[:, None], positions[:, None])
-        mask = prefix_mask(positions, visible)
+        x = self._embed(tf.reshape(new.token_ids, [-1]), tf.reshape(new.positions, [-1]))
+        window = Window.of(new.start, new.visible)
         after = []
         for block, cache in zip(self.blocks, caches, strict=True):
-            x, cache = block(x, mask, cache=cache, start=positions)
+            x, cache = block.extend(x, window, cache)
             after.append(cache)
-        return self.final_norm(x[:, 0]), tuple(after)
+        return self.final_norm(x), tuple(after)
 
     def get_config(self):
         return {

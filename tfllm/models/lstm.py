@@ -4,7 +4,9 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfllm.decoding import Beginning, NewTokens
 from tfllm.layers import Dropout, Normal, StackedLSTM, TokenEmbedding, starts_of
+from tfllm.models.branches import branches, of_parents
 from tfllm.models.causal_lm import CausalLM
 from tfllm.models.preprocessor import CausalLMPreprocessor, language_model_inputs
 from tfllm.models.sizes import require_sizes
@@ -83,34 +85,27 @@ class LSTMBackbone(keras_hub.models.Backbone):
         self.tie_embeddings = tie_embeddings
         self.dropout = dropout
 
-    def prefill(self, token_ids, lengths, capacity):  # noqa: ARG002 - the state has one size
-        """One pass over prompts.
+    def begin(self, prompt, lengths):
+        """As of `tfllm.decoding.Decodable`: all but the last tokens are read at once."""
+        before = lengths - 1
+        _, states = self.lstm(self.token_embedding(prompt), lengths=before)
+        last = tf.gather(prompt, before[:, None], batch_dims=1)
+        return Beginning(last, before, branches(states))
 
-        Args:
-            token_ids: int32[b, t].
-            lengths: int32[b], tokens of each prompt.
-            capacity: Not used.
+    def grow(self, states, entries, length):  # noqa: ARG002 - the state has one size
+        """As of `tfllm.decoding.Decodable`."""
+        return states
 
-        Returns:
-            float[b, m], the hidden state of each row's last token; and the states of the layers.
-        """
-        _, states = self.lstm(self.token_embedding(token_ids), lengths=lengths)
-        return states[-1].h, states
-
-    def step(self, token_ids, positions, visible, states):  # noqa: ARG002 - the state knows both
-        """One more token per row.
-
-        Args:
-            token_ids: int32[b].
-            positions: Not used.
-            visible: Not used.
-            states: From `prefill` or the step before.
+    def step(self, new: NewTokens, states):
+        """Reads new tokens: as of `tfllm.decoding.Decodable`, but
 
         Returns:
-            float[b, m], hidden states; and the states of the layers.
+            float[b * n, m], their hidden states; and the states.
         """
-        x, states = self.lstm(self.token_embedding(token_ids)[:, None], states)
-        return tf.squeeze(x, 1), states
+        rows = tf.shape(new.token_ids)[0]
+        x = self.token_embedding(tf.reshape(new.token_ids, [-1, 1]))
+        x, states = self.lstm(x, of_parents(states, new))
+        return tf.squeeze(x, 1), branches(states, rows)
 
     def get_config(self):
         return {

@@ -4,10 +4,12 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from tfllm.decoding import Beginning, NewTokens
 from tfllm.layers import (
     LSTM,
     BidirectionalLSTM,
     Dropout,
+    KVCache,
     Linear,
     MultiHeadAttention,
     Normal,
@@ -15,7 +17,9 @@ from tfllm.layers import (
     TokenEmbedding,
     layer_norm,
     starts_of,
+    unseen,
 )
+from tfllm.models.branches import branches, of_parents
 from tfllm.models.lstm_encoder import require_even
 from tfllm.models.seq2seq_backbone import seq2seq_inputs
 from tfllm.models.seq2seq_lm import Seq2SeqLM
@@ -43,8 +47,8 @@ class AttentiveLSTM(keras.layers.Layer):
 
     Call arguments:
         x: float[b, t, m].
-        memory: float[b, s, m], or what `attention.project` made of it: then `x` may have n rows
-            for each of the memory's, side by side (beams).
+        memory: float[b, s, m]. Or what `attention.project` made of it: then `x` may have n rows of
+            one position for each of the memory's, side by side (beams).
         memory_mask: bool[b, t or 1, s], True where a position may look.
         states: One `LSTMState` per layer, or None for zeros.
         starts: bool[b, t], True where a target begins: the states before it are forgotten; or None.
@@ -97,6 +101,12 @@ class AttentiveLSTM(keras.layers.Layer):
         """The states before the first position, of `rows` rows (an int32 scalar)."""
         return tuple(lstm.zero_state(rows) for lstm in self.lstms)
 
+    def _look(self, x, memory, mask, training):
+        if not isinstance(memory, KVCache):
+            return self.attention(x, mask, memory=memory, training=training)
+        seen = self.attention.look(tf.reshape(x, [-1, self.units]), memory, unseen(mask))
+        return tf.reshape(seen, tf.shape(x))
+
     def call(
         self,
         x,
@@ -111,7 +121,7 @@ class AttentiveLSTM(keras.layers.Layer):
         first, *others = states or (None,) * self.num_layers
         x, state = self.lstms[0](x, first, starts=starts, lengths=lengths)
         x = self.norms[0](x)
-        seen = self.attention(x, memory_mask, memory=memory, training=training)
+        seen = self._look(x, memory, memory_mask, training)
         after = [state]
         for lstm, norm, state in zip(self.lstms[1:], self.norms[1:], others, strict=True):
             both = keras.ops.concatenate([self.between(x, training=training), seen], -1)
@@ -275,21 +285,27 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
         """One pass over whole targets, one in each row: as of `Seq2SeqBackbone`."""
         return self._read(token_ids, memories, memory_mask)[0]
 
-    def prefill(self, token_ids, lengths, capacity, memories, memory_mask):  # noqa: ARG002
-        """One pass over the beginnings of targets: as of `Seq2SeqBackbone`.
+    def begin(self, prompt, lengths, memories, memory_mask):
+        """As of `Seq2SeqBackbone`, but all but the last tokens are read at once."""
+        before = lengths - 1
+        _, states = self._read(prompt, memories, memory_mask, lengths=before)
+        last = tf.gather(prompt, before[:, None], batch_dims=1)
+        return Beginning(last, before, branches(states))
 
-        `capacity` is not used: the state has one size.
-        """
-        x, states = self._read(token_ids, memories, memory_mask, lengths=lengths)
-        return tf.gather(x, lengths - 1, batch_dims=1), states
+    def grow(self, states, entries, length):  # noqa: ARG002 - the state has one size
+        """As of `Seq2SeqBackbone`."""
+        return states
 
-    def step(self, token_ids, positions, visible, states, memories, memory_mask):  # noqa: ARG002
-        """One more token per row: as of `Seq2SeqBackbone`.
-
-        `positions` and `visible` are not used: the state knows both.
-        """
-        x, states = self._read(token_ids[:, None], memories, memory_mask, states=states)
-        return x[:, 0], states
+    def step(self, new: NewTokens, states, memories, memory_mask):
+        """Reads new tokens: as of `Seq2SeqBackbone`."""
+        rows = tf.shape(new.token_ids)[0]
+        x, states = self._read(
+            tf.reshape(new.token_ids, [-1, 1]),
+            memories,
+            memory_mask,
+            states=of_parents(states, new),
+        )
+        return tf.squeeze(x, 1), branches(states, rows)
 
     def _read(self, token_ids, memories, memory_mask, **state):
         x = self._embed(self.token_embedding, token_ids)

@@ -43,16 +43,24 @@ class MaskedLMText(EncoderText):
         token_ids = inputs["token_ids"]
         is_mask = token_ids == self.tokenizer.mask_id
         place = tf.argmax(is_mask, -1, output_type=tf.int32)
-        logits = self.model({**inputs, "mask_positions": place[:, None]}, training=False)[:, 0]
-        best = tf.math.top_k(tf.nn.softmax(logits), self.top_k)
+        score, found = self.in_groups(
+            {**inputs, "mask_positions": place[:, None]},
+            self._guesses,
+            [tf.TensorSpec([self.top_k], dtype) for dtype in (tf.float32, tf.int32)],
+        )
         error = first_error([(error != "", error), (~tf.reduce_any(is_mask, -1), self._no_mask())])
         fine = (error == "")[:, None]
         return {
-            "token": tf.where(fine, tf.gather(self._tokens(), best.indices), ""),
-            "score": tf.where(fine, best.values, 0.0),
-            "text": tf.where(fine, self._filled(inputs, is_mask, place, best.indices), ""),
+            "token": tf.where(fine, tf.gather(self._tokens(), found), ""),
+            "score": tf.where(fine, score, 0.0),
+            "text": tf.where(fine, self._filled(inputs, is_mask, place, found), ""),
             "error": error,
         }
+
+    def _guesses(self, inputs):
+        """The best tokens for one mask of each row: float32[n, k] and int32[n, k]."""
+        logits = self.model(inputs, training=False)[:, 0]
+        return tf.math.top_k(tf.nn.softmax(logits), self.top_k)
 
     def _no_mask(self) -> str:
         return (

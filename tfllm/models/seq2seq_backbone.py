@@ -4,7 +4,17 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from tfllm.layers import PairMask, PairPositions, Positions, causal_mask, padding_mask, prefix_mask
+from tfllm.decoding import Beginning, NewTokens
+from tfllm.layers import (
+    PairMask,
+    PairPositions,
+    Positions,
+    Window,
+    causal_mask,
+    grow,
+    padding_mask,
+    unseen,
+)
 
 
 def seq2seq_inputs() -> dict[str, keras.KerasTensor]:
@@ -137,65 +147,42 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
             x = block(x, mask, memory=memory, memory_mask=memory_mask, bias=bias)
         return self.finish_target(x)
 
-    def prefill(self, token_ids, lengths, capacity, memories, memory_mask):
-        """One pass over the beginnings of targets.
+    def begin(self, prompt, lengths, memories, memory_mask):  # noqa: ARG002
+        """As of `tfllm.decoding.Decodable`: all is read, and the caches are empty.
 
         Args:
-            token_ids: int32[b, t].
-            lengths: int32[b], tokens of each.
-            capacity: int32 scalar, positions of the caches.
+            prompt: int32[b, t], beginnings of targets.
+            lengths: int32[b].
+            memories: A `KVCache` of `project` for each block; not looked at.
+            memory_mask: bool[b, 1, s]; not looked at.
+        """
+        rows = tf.shape(prompt)[0]
+        caches = tuple(block.attention.empty_cache(rows) for block in self.decoder_blocks)
+        return Beginning(prompt, tf.zeros([rows], tf.int32), caches)
+
+    def grow(self, caches, entries, length):  # noqa: ARG002 - entries are all there is
+        """As of `tfllm.decoding.Decodable`."""
+        return tuple(grow(cache, entries) for cache in caches)
+
+    def step(self, new: NewTokens, caches, memories, memory_mask):
+        """Reads new tokens: as of `tfllm.decoding.Decodable`, but
+
+        Args:
+            new: n tokens in each row.
+            caches: From `begin`, `grow` or the step before; used up.
             memories: A `KVCache` of `project` for each block.
             memory_mask: bool[b, 1, s].
 
         Returns:
-            float[b, m], the hidden state of each row's last token; and the caches.
+            float[b * n, m], their hidden states; and the caches.
         """
-        rows, new = tf.unstack(tf.shape(token_ids))
-        positions = tf.range(new)[None]
-        caches = [block.attention.empty_cache(rows, capacity) for block in self.decoder_blocks]
-        x, caches = self._extend(
-            self.embed_target(token_ids, positions),
-            causal_mask(new),
-            self.decoder_bias(positions, positions),
-            tf.zeros([rows], tf.int32),
-            caches,
-            memories,
-            memory_mask,
-        )
-        return self.finish_target(tf.gather(x, lengths - 1, batch_dims=1)), caches
-
-    def step(self, token_ids, positions, visible, caches, memories, memory_mask):
-        """One more token per row, where each memory may have several rows side by side.
-
-        Args:
-            token_ids: int32[b * n].
-            positions: int32[b * n], where each row's token stands.
-            visible: int32 scalar above all positions, how far the caches are read.
-            caches: From `prefill` or the step before; used up.
-            memories: A `KVCache` of `project` for each block, of b rows.
-            memory_mask: bool[b, 1, s].
-
-        Returns:
-            float[b * n, m], hidden states; and the caches.
-        """
-        here = positions[:, None]
-        x, caches = self._extend(
-            self.embed_target(token_ids[:, None], here),
-            prefix_mask(positions, visible),
-            self.decoder_bias(here, tf.range(visible)[None]),
-            positions,
-            caches,
-            memories,
-            memory_mask,
-        )
-        return self.finish_target(x[:, 0]), caches
-
-    def _extend(self, x, mask, bias, start, caches, memories, memory_mask):
+        x = self.embed_target(new.token_ids, new.positions)
+        x = tf.reshape(x, [-1, x.shape[-1]])
+        bias = self.decoder_bias(new.positions, new.entry_positions)
+        window = Window.of(new.start, new.visible, bias)
+        memory_scores = unseen(memory_mask)
         after = []
         for block, cache, memory in zip(self.decoder_blocks, caches, memories, strict=True):
-            x, cache = block(
-                x, mask, memory=memory, memory_mask=memory_mask,
-                bias=bias, cache=cache, start=start,
-            )  # fmt: skip
+            x, cache = block.extend(x, window, cache, memory=memory, memory_scores=memory_scores)
             after.append(cache)
-        return x, tuple(after)
+        return self.finish_target(x), tuple(after)

@@ -7,6 +7,7 @@ import keras_hub
 import tensorflow as tf
 
 from tfllm.calls import GeneratorCalls
+from tfllm.decoding import NewTokens, wanted
 from tfllm.errors import UserError
 from tfllm.layers import padding_mask
 from tfllm.models.generation import GenerationSettings
@@ -18,9 +19,8 @@ from tfllm.models.task import Task
 class Reading:
     """Sources that were read once: what the decode loop steps through.
 
-    `prefill` and `step` are those of `tfllm.decoding.Decodable`; the rows of a step are those of
-    the sources, or as many for each source side by side (beams). The state holds only what the
-    rows have written.
+    A `tfllm.decoding.Decodable` whose state holds only what was written: all beams of a source
+    look at the same memory.
 
     Args:
         backbone: A `Seq2SeqBackbone`, or one that can be called alike.
@@ -34,19 +34,18 @@ class Reading:
         self._memories = backbone.project(backbone.encode(token_ids, present))
         self._mask = padding_mask(present)
 
-    def prefill(self, token_ids, lengths, capacity):
-        """One pass over beginnings: logits float32[b, v] after each row's last token, and state."""
-        hidden, state = self._backbone.prefill(
-            token_ids, lengths, capacity, self._memories, self._mask
-        )
-        return self.logits(hidden), state
+    def begin(self, prompt, lengths):
+        """As of `tfllm.decoding.Decodable`, of beginnings of targets."""
+        return self._backbone.begin(prompt, lengths, self._memories, self._mask)
 
-    def step(self, token_ids, positions, visible, state):
-        """One more token per row: logits float32[b, v] after it, and the state."""
-        hidden, state = self._backbone.step(
-            token_ids, positions, visible, state, self._memories, self._mask
-        )
-        return self.logits(hidden), state
+    def grow(self, state, entries, length):
+        """As of `tfllm.decoding.Decodable`."""
+        return self._backbone.grow(state, entries, length)
+
+    def step(self, new: NewTokens, state):
+        """As of `tfllm.decoding.Decodable`."""
+        hidden, state = self._backbone.step(new, state, self._memories, self._mask)
+        return self.logits(wanted(hidden, new)), state
 
     def hidden_states(self, token_ids):
         """float[b, t, m], after each of int32[b, t], which begin at position 0."""

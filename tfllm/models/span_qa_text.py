@@ -8,6 +8,7 @@ from tfllm import contract
 from tfllm.errors import UserError
 from tfllm.models.encoder_inputs import Parts, are_lost, beginnings, join
 from tfllm.models.encoder_task import EncoderText, too_long
+from tfllm.models.length_groups import in_length_groups
 from tfllm.models.span_windows import (
     Plan,
     Spans,
@@ -23,8 +24,6 @@ _STRIDE = 128
 _LENGTH = 384
 _MOST_WINDOWS = 128
 _BYTES_PER_TOKEN = 8
-# Windows that are read at once: more would need more memory and be no faster.
-_AT_ONCE = 8
 
 
 def span_plan(sequence_length: int, max_seq_len: int = _LENGTH, doc_stride: int = _STRIDE) -> Plan:
@@ -162,30 +161,30 @@ class SpanQAText(EncoderText):
         }
 
     def _spans(self, tokens: Read, found: Parts) -> Spans:
-        """The best span of every window, some windows at a time."""
-        total = tf.size(found.row)
+        """The best span of every window."""
+        asked = Parts(*(tf.gather(column, found.row) for column in tokens.question))
+        part = found._replace(row=tf.gather(tokens.context.row, found.row))
 
-        def some(begin, *columns):
-            end = tf.minimum(begin + _AT_ONCE, total)
-            row, start, size = (column[begin:end] for column in found)
-            asked = Parts(*(tf.gather(column, row) for column in tokens.question))
-            part = Parts(tf.gather(tokens.context.row, row), start, size)
+        def some(rows, _):
+            question, context = (
+                Parts(*(tf.gather(column, rows) for column in parts)) for parts in (asked, part)
+            )
             inputs = join(
-                self.tokenizer, tokens.ids, asked, part, tf.fill(tf.shape(row), True),
+                self.tokenizer, tokens.ids, question, context, tf.fill(tf.shape(rows), True),
                 length=self.plan.length,
             )  # fmt: skip
             logits = self.model(inputs, training=False)
-            spans = best_spans(logits, asked.size, part, self.max_answer_len)
-            return end, *(tf.concat(pair, 0) for pair in zip(columns, spans, strict=True))
+            return best_spans(logits, question.size, context, self.max_answer_len)
 
-        nothing = (tf.zeros([0]), *[tf.zeros([0], tf.int32)] * 2, tf.zeros([0]))
-        _, *columns = tf.while_loop(
-            lambda begin, *_: begin < total,
-            some,
-            (tf.constant(0), *nothing),
-            shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None])] * len(nothing)),
+        dtypes = Spans(tf.float32, tf.int32, tf.int32, tf.float32)
+        return Spans(
+            *in_length_groups(
+                asked.size + part.size + 3,
+                self.plan.length,
+                some,
+                [tf.TensorSpec([], dtype) for dtype in dtypes],
+            )
         )
-        return Spans(*columns)
 
     def _characters(self, tokens: Read, found: Parts, spans: Spans):
         """int32[n] twice: where the best span of each window begins and ends in its context."""

@@ -175,7 +175,7 @@ class ClassifierText(EncoderText):
     def classify(self, text, text_pair):
         """See `contract.SIGNATURES`; a `text_pair` of one row serves all rows."""
         inputs, error = self.read(text, per_row(text_pair, text))
-        scores = self.model.scores(self.model(inputs, training=False))
+        scores = self.model.scores(self.model_output(inputs))
         fine = error == ""
         scores = tf.where(fine[:, None], scores, 0.0)
         labels = tf.constant(self.model.labels)

@@ -177,7 +177,7 @@ class EmbedderText(EncoderText):
     def embed(self, text):
         """See `contract.SIGNATURES`."""
         inputs, error = self.read(text)
-        embedding = self.model(inputs, training=False)
+        embedding = self.model_output(inputs)
         return {
             "embedding": tf.where((error == "")[:, None], embedding, 0.0),
             "error": error,

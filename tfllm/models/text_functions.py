@@ -1,5 +1,6 @@
 """Strings in, tensors out: the signatures of a task, for a live model and for its export alike."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -109,8 +110,15 @@ def with_defaults(
 
 
 def _as_function(function: Callable, signature: contract.Signature):
+    @functools.cache
+    def traced():
+        with tf.init_scope():
+            made = tf.function(function, input_signature=specs, autograph=False)
+            return made.get_concrete_function()
+
+    # Saving a function traces it anew, and so does the first call; what is inside is traced once.
     def named(*inputs):
-        return function(*inputs)
+        return traced()(*inputs)
 
     # What tf.function and the exporter read.
     named.__signature__ = _parameters(signature)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfllm import contract
 from tfllm.decoding import Rules, Sampling, StopStrings, beam_search, decode
-from tfllm.decoding.loop import rounded_up
+from tfllm.decoding.decodable import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
 from tfllm.errors import UserError
 from tfllm.models.row_errors import sampling_errors, too_long, wrong
@@ -63,6 +63,7 @@ class TextGenerator(TextFunctions):
             settings.forced_bos_token_id,
             settings.forced_eos_token_id,
             settings.min_new_tokens,
+            settings.no_repeat_ngram_size,
         )
         self.context_length = model.backbone.max_sequence_length
         token_bytes = tokenizer.token_bytes()

@@ -1,6 +1,6 @@
 """What every model that reads and writes text has: its signatures, for calls and for exports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,8 +17,13 @@ class TextTask(Calls):
 
     A subclass calls `_set_up` in its constructor, has `variables`, and gives `text` and
     `save_to_preset`.
+
+    Attributes:
+        sensitive_layers: Patterns of `fnmatch` for the paths of layers that an export in int8
+            keeps in bfloat16.
     """
 
+    sensitive_layers: Sequence[str] = ()
     variables: Any
     weights: Any
     save_to_preset: Callable[..., None]
