@@ -10,7 +10,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/tfllm quickstart
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # One tree for every tool: tfllm.trainers and tfllm.export live in top-level folders.
 dev: $(INSTALLED)

@@ -17,7 +17,7 @@ from tfllm.decoding import (
     wanted,
 )
 from tfllm.errors import UserError
-from tfllm.layers.cache import empty_cache, grow, write
+from tfllm.layers.cache import empty_cache, grow, places, write
 
 VOCABULARY, CONTEXTS = 24, 199
 WEIGHTS = (1 + np.arange(512) * 7919 % 191).astype("int64")  # of the positions, for `context`
@@ -50,7 +50,7 @@ class Table:
         prompt = tf.compat.v1.placeholder_with_default(prompt, [None, None])
         values = tf.cast(prompt, tf.float32)[:, None, :, None]
         memory = grow(memory, tf.shape(prompt)[1])
-        memory = write(memory, values, values, tf.zeros_like(lengths))
+        memory = _written(memory, values, tf.zeros_like(lengths))
         terms = tf.cast(prompt + 1, tf.int64) * tf.constant(WEIGHTS)[: tf.shape(prompt)[1]]
         before = tf.sequence_mask(lengths - 1, tf.shape(prompt)[1])
         total = tf.reduce_sum(tf.where(before, terms, 0), -1, keepdims=True)
@@ -71,7 +71,7 @@ class Table:
             assert (new.positions < self.grown[-1][1]).numpy().all()
         memory, *total = state
         values = tf.cast(new.token_ids, tf.float32)[:, None, :, None]
-        memory = write(memory, values, values, new.start)
+        memory = _written(memory, values, new.start)
         tokens = tf.cast(memory.k[:, :1, : tf.shape(new.visible)[2], 0], tf.int64)
         terms = (tokens + 1) * tf.gather(WEIGHTS, new.entry_positions)[:, None]
         seen = tf.reduce_sum(tf.where(new.visible, terms, 0), -1)  # of each token
@@ -85,6 +85,11 @@ class Table:
             sums, total = seen + total, [total]
         logits = tf.gather(tf.constant(self.table), sums % CONTEXTS)
         return wanted(tf.reshape(logits, [-1, VOCABULARY]), new), (memory, *total)
+
+
+def _written(memory, values, start):
+    place = places(start, tf.shape(values)[2], 1, tf.shape(memory.k)[2])
+    return write(memory, values, values, place)
 
 
 def log_softmax(x):

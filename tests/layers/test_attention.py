@@ -62,7 +62,7 @@ def test_it_equals_the_attention_of_keras_to_a_memory_of_another_width(x):
 def extended(attention, x, cache, start, bias=None):
     """`extend` with float[b, n, m], each position of which sees those before it."""
     places, positions = tf.range(tf.shape(cache.k)[2]), start[:, None] + tf.range(x.shape[1])
-    window = Window.of(start, places <= positions[..., None], bias)
+    window = Window.of(start, places <= positions[..., None], HEADS, bias)
     y, cache = attention.extend(tf.reshape(x, [-1, WIDTH]), window, cache)
     return tf.reshape(y, x.shape), cache
 
@@ -106,7 +106,7 @@ def test_texts_of_one_row_share_a_cache_and_see_their_own_entries_only(attention
     _, cache = extended(attention, x[:, :3], cache, tf.zeros([3], tf.int32))
     for start in (3, 5):
         here = slice(start, start + 2)
-        window = Window.of(tf.fill([3], start), tf.tile(own[None, here], [3, 1, 1]))
+        window = Window.of(tf.fill([3], start), tf.tile(own[None, here], [3, 1, 1]), HEADS)
         y, cache = attention.extend(tf.reshape(x[:, here], [-1, WIDTH]), window, cache)
         np.testing.assert_allclose(tf.reshape(y, [3, 2, WIDTH]), full[:, here], atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_several_texts_of_a_row_look_at_one_memory_that_was_projected_before(att
     memory = tf.random.stateless_normal([2, 9, 12], [5, 6])
     mask = padding_mask(np.arange(9) < np.array([[9], [4]]))
     rows = tf.random.stateless_normal([6, 1, 12], [7, 8])
-    found = attention.look(rows[:, 0], attention.project(memory), unseen(mask))
+    found = attention.look(rows[:, 0], attention.project(memory), unseen(mask), 2, 3)
     expected = attention(rows, tf.repeat(mask, 3, 0), memory=tf.repeat(memory, 3, 0))
     np.testing.assert_allclose(found, expected[:, 0], atol=1e-6)
 

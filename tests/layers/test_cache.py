@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm.layers import KVCache, MultiHeadAttention, Window, grow, unseen
-from tfllm.layers.cache import empty_cache, write
+from tfllm.layers.cache import empty_cache, places, write
 
 HEADS, WIDTH = 2, 3
 
@@ -30,7 +30,8 @@ def test_a_grown_cache_holds_what_it_held_and_zeros_behind_it():
 def test_new_entries_are_written_where_each_row_s_begin_and_nowhere_else():
     k, v = random(1, 2), random(2, 2)
     cache = grow(empty_cache(2, HEADS, WIDTH, "float32"), 6)
-    for written, new in zip(write(cache, k, v, tf.constant([4, 1])), (k, v), strict=True):
+    place = places(tf.constant([4, 1]), 2, HEADS, 6)
+    for written, new in zip(write(cache, k, v, place), (k, v), strict=True):
         expected = np.zeros([2, HEADS, 6, WIDTH])
         expected[0, :, 4:], expected[1, :, 1:3] = new[0], new[1]
         np.testing.assert_array_equal(written, expected)
@@ -38,7 +39,8 @@ def test_new_entries_are_written_where_each_row_s_begin_and_nowhere_else():
 
 def test_what_is_written_takes_the_dtype_of_the_cache():
     cache = grow(empty_cache(2, HEADS, WIDTH, "bfloat16"), 2)
-    cache = write(cache, random(1, 2), random(2, 2), tf.constant([0, 0]))
+    place = places(tf.constant([0, 0]), 2, HEADS, 2)
+    cache = write(cache, random(1, 2), random(2, 2), place)
     np.testing.assert_array_equal(cache.k, tf.cast(random(1, 2), tf.bfloat16))
 
 
@@ -52,7 +54,7 @@ def test_caches_grown_in_one_graph_do_not_share_memory():
         first, second = (grow(grow(cache, entries - 1), entries) for cache in (first, second))
         x = tf.random.stateless_normal([rows * entries, HEADS * WIDTH], [1, 2])
         start, visible = tf.zeros([rows], tf.int32), tf.ones([rows, entries, entries], tf.bool)
-        _, first = attention.extend(x, Window.of(start, visible), first)
+        _, first = attention.extend(x, Window.of(start, visible, HEADS), first)
         with tf.control_dependencies(first):
             return [tf.identity(t) for t in (*first, *second)]
 
@@ -65,7 +67,8 @@ def test_a_loop_that_grows_a_cache_and_writes_to_it_finds_all_that_it_wrote():
     def body(step, cache):
         cache = grow(cache, 2 * step + 2)
         new = tf.fill([3, HEADS, 2, WIDTH], tf.cast(step, tf.float32))
-        return step + 1, write(cache, new, -new, tf.fill([3], 2 * step))
+        place = places(tf.fill([3], 2 * step), 2, HEADS, 2 * step + 2)
+        return step + 1, write(cache, new, -new, place)
 
     @tf.function(autograph=False)
     def run(rows):
@@ -85,6 +88,6 @@ def test_what_is_not_visible_has_no_share_in_a_softmax():
     shares = tf.nn.softmax(unseen(visible) + 50.0 * random(3, 3)[:, :, :2]).numpy()
     np.testing.assert_array_equal(shares[~np.broadcast_to(visible[:, None], shares.shape)], 0)
     assert unseen(visible).shape == (2, 1, 2, 3)
-    biased = Window.of(tf.constant([0, 0]), visible, bias=tf.ones([1, HEADS, 2, 3])).scores
+    biased = Window.of(tf.constant([0, 0]), visible, HEADS, bias=tf.ones([1, HEADS, 2, 3])).scores
     assert biased.shape == (2, HEADS, 2, 3)
     np.testing.assert_array_equal(biased[:, 0] == 1, visible)

@@ -128,7 +128,7 @@ def test_a_decoder_block_steps_through_a_cache_as_in_one_pass(x, norm_first, cro
     for t, width in ((0, 2), (2, 1), (3, 1), (4, 1)):
         cache, here = grow(cache, t + width), slice(t, t + width)
         visible = tf.tile(causal_mask(t + width)[:, here], [2, 1, 1])
-        window = Window.of(tf.fill([2], t), visible)
+        window = Window.of(tf.fill([2], t), visible, HEADS)
         y, cache = block.extend(tf.reshape(x[:, here], [-1, WIDTH]), window, cache, **looked_at)
         outputs.append(tf.reshape(y, [2, width, WIDTH]))
     np.testing.assert_allclose(tf.concat(outputs, 1), full, atol=1e-5)

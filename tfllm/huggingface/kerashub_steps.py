@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfllm.decoding import Beginning, NewTokens
 from tfllm.huggingface.servable_cache import cache_written_by, one_position, whole
-from tfllm.layers.cache import KVCache, write
+from tfllm.layers.cache import KVCache, places, write
 from tfllm.models.branches import branches, of_parents
 
 
@@ -121,7 +121,8 @@ class CachedSteps:
                 each,
             )
         fresh = tf.reshape(fresh, [-1, layers, 2, 1, heads * width])
-        caches = write(KVCache(*caches), fresh[:, :, 0], fresh[:, :, 1], positions)
+        place = places(positions, 1, layers, length)
+        caches = write(KVCache(*caches), fresh[:, :, 0], fresh[:, :, 1], place)
         return hidden, branches(caches, rows)
 
 

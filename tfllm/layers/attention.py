@@ -122,19 +122,19 @@ class MultiHeadAttention(keras.layers.Layer):
             self.served = make([projection._kernel for projection in together], bias=bias)
         return () if self.served is None else together
 
-    def _queries_keys_values(self, x, rows):
+    def _queries_keys_values(self, x, rows, length):
         """Of self-attention, each float[b, h, t, d], of float[b, t, m] or float[b * t, m]."""
         together = [self.query, self.key, self.value]
         if self.served is None:
-            return [self._heads(projection(x), rows) for projection in together]
+            return [self._heads(projection(x), rows, length) for projection in together]
         flat = tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]])
-        shape = [rows, _length(x, rows), 3, self.num_heads, self._width_of_head]
+        shape = [rows, length, 3, self.num_heads, self._width_of_head]
         y = tf.reshape(self.served(flat), shape)
         return tf.unstack(tf.cast(tf.transpose(y, (2, 0, 3, 1, 4)), self.compute_dtype))
 
-    def _heads(self, x, rows):
+    def _heads(self, x, rows, length):
         """float[b, h, t, d] of float[b, t, h * d] or float[b * t, h * d]."""
-        x = tf.reshape(x, [rows, _length(x, rows), self.num_heads, self._width_of_head])
+        x = tf.reshape(x, [rows, length, self.num_heads, self._width_of_head])
         return tf.transpose(x, (0, 2, 1, 3))
 
     def project(self, memory) -> KVCache:
@@ -143,8 +143,8 @@ class MultiHeadAttention(keras.layers.Layer):
         Args:
             memory: float[b, s, m'].
         """
-        rows = tf.shape(memory)[0]
-        k, v = (self._heads(projection(memory), rows) for projection in (self.key, self.value))
+        size = tf.unstack(tf.shape(memory)[:2])
+        k, v = (self._heads(projection(memory), *size) for projection in (self.key, self.value))
         return KVCache(tf.cast(k, self.cache_dtype), tf.cast(v, self.cache_dtype))
 
     def extend(self, x, window: Window, cache: KVCache):
@@ -158,22 +158,24 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             float[b * n, m], and the extended cache.
         """
-        q, k, v = self._queries_keys_values(x, window.rows)
-        cache = write(cache, k, v, window.start)
+        q, k, v = self._queries_keys_values(x, window.rows, window.length)
+        cache = write(cache, k, v, window.place)
         return self.output_projection(self._look_up(q, cache, window.scores)), cache
 
-    def look(self, x, memory: KVCache, scores):
+    def look(self, x, memory: KVCache, scores, rows, length):
         """New tokens, attending to what `project` made of a memory.
 
         Args:
             x: float[b * n, m], n new tokens of each row.
             memory: float[b, h, s, d] twice.
             scores: float32[b, 1, 1 or n, s], added to the scores: `unseen`.
+            rows: b, an int32 scalar.
+            length: n, an int32 scalar.
 
         Returns:
             float[b * n, m].
         """
-        q = self._heads(self.query(x), tf.shape(memory.k)[0])
+        q = self._heads(self.query(x), rows, length)
         return self.output_projection(self._look_up(q, memory, scores))
 
     def _look_up(self, q, cache: KVCache, added):
@@ -187,11 +189,11 @@ class MultiHeadAttention(keras.layers.Layer):
         return tf.cast(y, self.compute_dtype)
 
     def call(self, x, attention_mask=None, *, memory=None, bias=None, training=None):
-        rows = tf.shape(x)[0]
+        size = tf.unstack(tf.shape(x)[:2])
         if memory is None:
-            q, k, v = self._queries_keys_values(x, rows)  # each [b, h, t, d]
+            q, k, v = self._queries_keys_values(x, *size)  # each [b, h, t, d]
         else:
-            q = self._heads(self.query(x), rows)
+            q = self._heads(self.query(x), *size)
             k, v = memory if isinstance(memory, KVCache) else self.project(memory)
             q = tf.cast(q, k.dtype)
         y = self._attend(q, k, v, attention_mask, bias, training)
@@ -208,7 +210,7 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             float32[b, h, t, t], each row of which sums to 1.
         """
-        q, k, _ = self._queries_keys_values(x, tf.shape(x)[0])
+        q, k, _ = self._queries_keys_values(x, *tf.unstack(tf.shape(x)[:2]))
         return self._weights_of(q, k, attention_mask, bias)
 
     def _weights_of(self, q, k, mask, bias):
@@ -240,8 +242,3 @@ class MultiHeadAttention(keras.layers.Layer):
             "query_initializer": keras.initializers.serialize(self.query_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
-
-
-def _length(x, rows):
-    """int32 scalar, t of float[b, t, m] or float[b * t, m], also where b is 0."""
-    return tf.shape(x)[1] if x.shape.rank == 3 else tf.shape(x)[0] // tf.maximum(rows, 1)

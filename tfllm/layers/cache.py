@@ -26,26 +26,35 @@ class Window(NamedTuple):
 
     Attributes:
         rows: b, an int32 scalar.
-        start: int32[b], the entry of each row's first new token; the others follow.
-        scores: float32[b, 1 or h, n, s], added to the scores of n new tokens and s entries, all
+        length: n, new tokens of each row, an int32 scalar.
+        place: int32[b * h * n], as of `places`.
+        scores: float32[b, 1 or h, n, s], added to the scores of the new tokens and s entries, all
             that the caches have.
     """
 
     rows: tf.Tensor
-    start: tf.Tensor
+    length: tf.Tensor
+    place: tf.Tensor
     scores: tf.Tensor
 
     @classmethod
-    def of(cls, start, visible, bias=None) -> "Window":
+    def of(cls, start, visible, num_heads: int, bias=None) -> "Window":
         """A window on what may be seen.
 
         Args:
-            start: int32[b].
+            start: int32[b], the entry of each row's first new token; the others follow.
             visible: bool[b, n, s].
-            bias: float32[b or 1, h, n, s], added to the scores (relative positions); or None.
+            num_heads: h.
+            bias: float[b or 1, h, n, s], added to the scores (relative positions); or None.
         """
+        rows, length, entries = tf.unstack(tf.shape(visible))
         scores = unseen(visible)
-        return cls(tf.shape(start)[0], start, scores if bias is None else scores + bias)
+        return cls(
+            rows,
+            length,
+            places(start, length, num_heads, entries),
+            scores if bias is None else scores + bias,
+        )
 
 
 def unseen(visible) -> tf.Tensor:
@@ -93,7 +102,25 @@ def grow(cache: KVCache, entries) -> KVCache:
     return KVCache(longer(cache.k), longer(cache.v))
 
 
-def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, start: tf.Tensor) -> KVCache:
+def places(start, new, num_heads: int, entries) -> tf.Tensor:
+    """Where new entries stand in caches [b, h, s, d] taken as [b * h * s, d].
+
+    Args:
+        start: int32[b], where each row's new entries begin; start + n must not pass s.
+        new: n, an int32 scalar.
+        num_heads: h.
+        entries: s, an int32 scalar.
+
+    Returns:
+        int32[b * h * n].
+    """
+    rows = tf.shape(start)[0]
+    block = tf.range(rows)[:, None, None] * num_heads + tf.range(num_heads)[None, :, None]
+    entry = start[:, None, None] + tf.range(new)[None, None, :]
+    return tf.reshape(block * entries + entry, [-1])
+
+
+def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, place: tf.Tensor) -> KVCache:
     """Writes new entries into the cache, in place: the old `cache` must not be used again.
 
     A copy would cost the whole cache at each token (133 ms against 21 ms a step at batch 8 and
@@ -103,18 +130,14 @@ def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, start: tf.Tensor) -> KVCac
         cache: float[b, h, s, d] twice, each with memory of its own.
         k: float[b, h, n, d], new keys.
         v: float[b, h, n, d], new values.
-        start: int32[b], where each row's new entries begin; start + n must not pass s.
+        place: int32[b * h * n], as of `places`.
 
     Returns:
         The `KVCache` to go on with.
     """
-    rows, num_heads, new, head_dim = tf.unstack(tf.shape(k))
-    entries = tf.shape(cache.k)[2]
-    entry = start[:, None, None] + tf.range(new)[None, None, :]
-    block = tf.range(rows)[:, None, None] * num_heads + tf.range(num_heads)[None, :, None]
-    place = tf.reshape(block * entries + entry, [-1])
 
     def put(old, fresh):
+        head_dim = old.shape[3]
         fresh = tf.reshape(tf.cast(fresh, old.dtype), [-1, head_dim])
         flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, [-1, head_dim]), i=place, v=fresh)
         written = tf.reshape(flat, tf.shape(old))

@@ -221,7 +221,9 @@ class DecoderBlock(EncoderBlock):
         if self.cross_attention:
             x = self._sublayer(
                 x,
-                lambda x: self.memory_attention.look(x, memory, memory_scores),
+                lambda x: self.memory_attention.look(
+                    x, memory, memory_scores, window.rows, window.length
+                ),
                 self.memory_attention_norm,
                 False,
             )

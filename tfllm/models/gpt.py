@@ -157,7 +157,7 @@ class GPTBackbone(keras_hub.models.Backbone):
             float[b * n, m], their hidden states; and the caches.
         """
         x = self._embed(tf.reshape(new.token_ids, [-1]), tf.reshape(new.positions, [-1]))
-        window = Window.of(new.start, new.visible)
+        window = Window.of(new.start, new.visible, self.num_heads)
         after = []
         for block, cache in zip(self.blocks, caches, strict=True):
             x, cache = block.extend(x, window, cache)

@@ -104,7 +104,15 @@ class AttentiveLSTM(keras.layers.Layer):
     def _look(self, x, memory, mask, training):
         if not isinstance(memory, KVCache):
             return self.attention(x, mask, memory=memory, training=training)
-        seen = self.attention.look(tf.reshape(x, [-1, self.units]), memory, unseen(mask))
+        rows = tf.shape(memory.k)[0]
+        texts = tf.shape(x)[0] // tf.maximum(rows, 1)  # of each row
+        seen = self.attention.look(
+            tf.reshape(x, [-1, self.units]),
+            memory,
+            unseen(mask),
+            rows,
+            texts * tf.shape(x)[1],
+        )
         return tf.reshape(seen, tf.shape(x))
 
     def call(

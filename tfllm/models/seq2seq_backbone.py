@@ -179,7 +179,7 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         x = self.embed_target(new.token_ids, new.positions)
         x = tf.reshape(x, [-1, x.shape[-1]])
         bias = self.decoder_bias(new.positions, new.entry_positions)
-        window = Window.of(new.start, new.visible, bias)
+        window = Window.of(new.start, new.visible, self.decoder_blocks[0].num_heads, bias)
         memory_scores = unseen(memory_mask)
         after = []
         for block, cache, memory in zip(self.decoder_blocks, caches, memories, strict=True):
