@@ -6,7 +6,7 @@ _WIDEST, _NARROWEST = 256, 16  # of the parts that a row is looked through in
 
 
 def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """`tf.math.top_k`, six times as fast for a few of many.
+    """`tf.math.top_k`, faster for a few of many.
 
     The k best are in the k parts of a row whose own best are best.
 
@@ -34,7 +34,7 @@ def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def log_total(logits: tf.Tensor) -> tf.Tensor:
-    """float32[b], `tf.reduce_logsumexp` of finite float32[b, v], in half its time.
+    """float32[b], `tf.reduce_logsumexp` of finite float32[b, v], faster.
 
     The softmax is one pass of oneDNN. Its largest number is at least 1 / v, so the logarithm of
     that is exact.

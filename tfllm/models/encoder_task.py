@@ -17,8 +17,7 @@ class EncoderTask(Task):
 
     backbone_cls = ENCODERS
     preprocessor_cls = EncoderPreprocessor
-    # Of 1,000 texts embedded by MiniLM in int8, the least cosine to float32 is 0.981 with these in
-    # int8 too, and 0.991 without.
+    # Rounded to int8, these move the embeddings of short texts more than all other layers do.
     sensitive_layers = ("*/value",)
 
     def _set_up(self, backbone, preprocessor, seed):
