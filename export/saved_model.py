@@ -47,7 +47,7 @@ def for_serving(
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means
             this one.
-        **options: Of the task: `beams`, the width of a generator's beam search.
+        **options: Of the task: `beams` and `prompt_lookup` of a `TextGenerator`.
 
     Returns:
         The version folder.

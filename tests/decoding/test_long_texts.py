@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Beams, Decoded, Rules, Sampling, StopStrings, beam_search, decode
+from tfllm.decoding import (
+    Beams,
+    Decoded,
+    Lookup,
+    Rules,
+    Sampling,
+    StopStrings,
+    Text,
+    beam_search,
+    decode,
+)
 from tfllm.models import (
     GPTBackbone,
     GPTCausalLM,
@@ -61,13 +71,24 @@ class Writer:
             return self.task
         return self.task.reading(source, tf.fill(tf.shape(source)[:1], 6))
 
-    def _greedy(self, prompt, lengths, limit, source):
-        rows = tf.shape(prompt)[0]
+    def _greedy(self, prompt, lengths, limit, source, **options):
+        rows = tf.shape(limit)[0]
         off = Sampling(*(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, 1.0, np.int64(0))))
         return decode(
             self.model(source), prompt, lengths, limit=limit, rules=Rules(()), sampling=off,
-            stops=StopStrings(tf.fill([rows, 1], ""), tf.fill([VOCABULARY], "x")),
+            stops=StopStrings(tf.fill([rows, 1], ""), tf.fill([VOCABULARY], "x")), **options,
         )  # fmt: skip
+
+    def shared(self, guessed):
+        """As `greedy`, with several rows of a prompt, and with guesses."""
+
+        def run(prompt, lengths, limit, source, prompt_of):
+            known = Text(tf.gather(prompt, prompt_of), tf.gather(lengths, prompt_of))
+            lookup = Lookup(known, guessed) if guessed else None
+            return self._greedy(prompt, lengths, limit, source, prompt_of=prompt_of, lookup=lookup)
+
+        signature = [*INPUTS.values(), tf.TensorSpec([None], tf.int32)]
+        return tf.function(run, input_signature=signature, autograph=False)
 
     def search(self, prompt, lengths, limit, source, wrapped=lambda model: model):
         return beam_search(
@@ -116,6 +137,22 @@ def test_each_token_is_the_best_and_as_probable_as_in_one_full_pass(writer, rows
         chosen = expected[range(limit), new]
         np.testing.assert_allclose(chosen, expected.max(-1), atol=1e-3)
         assert found.logprob[row] == pytest.approx(chosen.sum(), abs=1e-4 * limit)
+
+
+@pytest.mark.parametrize("guessed", [0, 3])
+@pytest.mark.parametrize("rows", ROWS)
+def test_rows_that_share_a_prompt_say_what_each_says_alone(writer, rows, guessed):
+    if guessed and isinstance(writer.task, LSTMCausalLM):
+        return  # it cannot go back
+    given = inputs(rows)
+    alone = writer.greedy(**given)
+    of, limit = [0, 1, 0, 2, 1], given["limit"][[0, 1, 0, 2, 1]] - np.int32([0, 0, 9, 0, 1])
+    shared = writer.shared(guessed)
+    found = shared(**given | {"limit": limit}, prompt_of=tf.constant(of))
+    np.testing.assert_array_equal(found.num_tokens, limit)
+    for row, (prompt, count) in enumerate(zip(of, limit, strict=True)):
+        expected = alone.token_ids[prompt, :count]
+        np.testing.assert_array_equal(found.token_ids[row, :count], expected)
 
 
 def assert_same(found, expected):

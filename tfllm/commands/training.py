@@ -80,7 +80,11 @@ def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
     model = model_to_export(args)
-    options = {name: value for name in ("beams",) if (value := getattr(args, name)) is not None}
+    options = {
+        name: value
+        for name in ("beams", "prompt_lookup")
+        if (value := getattr(args, name)) is not None
+    }
     version = for_serving(
         model,
         args.to,
@@ -164,6 +168,10 @@ def add_training(verb: Verb) -> None:
         help="layers whose matrices stay in float32, as */feed_forward/outer",
     )  # fmt: skip
     p.add_argument("--beams", type=int, help="of beam_search (default: the model's, else 4)")
+    p.add_argument(
+        "--prompt-lookup", type=int, metavar="N",
+        help="generate guesses N tokens at a time where a text repeats what was read (default 0)",
+    )  # fmt: skip
     p.add_argument("--check-python", help="interpreter that checks, as one with TensorFlow 2.20")
 
     p = verb(inspect, "what an export is and what it takes")

@@ -3,6 +3,8 @@
 from tfllm.decoding.beams import Beams, beam_search
 from tfllm.decoding.decodable import Beginning, Decodable, NewTokens, rounded_up, wanted
 from tfllm.decoding.loop import Decoded, decode
+from tfllm.decoding.ngrams import Text
+from tfllm.decoding.prompt_lookup import Lookup
 from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling
 from tfllm.decoding.stopping import StopStrings
@@ -12,10 +14,12 @@ __all__ = [
     "Beginning",
     "Decodable",
     "Decoded",
+    "Lookup",
     "NewTokens",
     "Rules",
     "Sampling",
     "StopStrings",
+    "Text",
     "beam_search",
     "decode",
     "rounded_up",

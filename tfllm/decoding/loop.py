@@ -1,15 +1,15 @@
-"""Prompt in, tokens out: the prompts at the first step, then one token per row and step."""
+"""Prompt in, tokens out: the prompts at the first step, then what each row says next."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfllm.decoding.decodable import Decodable, NewTokens, rounded_up, shapes_of
-from tfllm.decoding.ngrams import joined
+from tfllm.decoding.prompt_lookup import Lookup, Pace
+from tfllm.decoding.row_step import Rows, RowStep
 from tfllm.decoding.rules import Rules
-from tfllm.decoding.sampling import Sampling, choose
+from tfllm.decoding.sampling import Sampling
 from tfllm.decoding.stopping import StopStrings
-from tfllm.decoding.vocabulary import log_total
 
 
 class Decoded(NamedTuple):
@@ -28,18 +28,12 @@ class Decoded(NamedTuple):
     stopped: tf.Tensor
 
 
-class _Rows(NamedTuple):
-    tokens: tf.Tensor  # int32[b, n], filled up to the step
-    count: tf.Tensor  # int32[b]
-    logprob: tf.Tensor  # float32[b]
-    stopped: tf.Tensor  # bool[b]
-    tail: tf.Tensor  # string[b]
-
-
 class _Next(NamedTuple):
-    token_ids: tf.Tensor  # int32[b, n], what the step reads
-    start: tf.Tensor  # int32[b], where that stands in its text
-    last: tf.Tensor  # int32[b], which of the n is the newest
+    token_ids: tf.Tensor  # int32[r, n], what the step reads
+    positions: tf.Tensor  # int32[r, n]
+    start: tf.Tensor  # int32[r], the entry of the first of them
+    wanted: tf.Tensor  # int32[r, j], which of them something is said behind
+    guesses: tf.Tensor  # int32[b, j - 1], what would have to be said to go on to the next of these
 
 
 def decode(
@@ -51,98 +45,102 @@ def decode(
     rules: Rules,
     sampling: Sampling,
     stops: StopStrings,
+    prompt_of=None,
+    lookup: Lookup | None = None,
 ) -> Decoded:
-    """Continues every prompt until all rows have ended.
+    """Continues prompts until all rows have ended.
+
+    Several rows may go on from one prompt, which is read once for all of them: then what the model
+    remembers is copied for each row before the second step.
 
     Args:
         model: Gives logits and carries the state.
-        prompt: int32[b, t], prompts from the left, each at least one token; what fills the rows
-            behind them is not looked at.
-        lengths: int32[b], tokens of each prompt.
+        prompt: int32[p, t], prompts from the left, each at least one token; what fills them behind
+            is not looked at.
+        lengths: int32[p], tokens of each prompt.
         limit: int32[b], new tokens of each row at most; 0 = none.
         rules: What may be said when, and what ends a text.
         sampling: Settings per row.
         stops: Stop strings per row.
+        prompt_of: int32[b], the prompt of each row, in the order in which they are first named (as
+            of `tf.unique`); None: each row has the one in its place.
+        lookup: Where guesses come from, for a model that can go back; None = nothing is guessed.
 
     Returns:
         `Decoded`, with n the largest limit.
     """
-    longest = tf.maximum(tf.reduce_max(tf.concat([limit, [1]], 0)), 1)
-    # Fills what is not written, so that the history holds only tokens of the row.
-    first = prompt[:, :1]
-    in_prompt = tf.range(tf.shape(prompt)[1])[None] < lengths[:, None]
-    history = tf.where(in_prompt, prompt, first)
+    own = tf.range(tf.shape(limit)[0])
+    prompt_of = own if prompt_of is None else prompt_of
+    shared = tf.shape(prompt)[0] < tf.size(own)
+    prompts, rows_lengths = tf.gather(prompt, prompt_of), tf.gather(lengths, prompt_of)
+    add_token = RowStep.of(
+        prompts, rows_lengths, limit=limit, rules=rules, sampling=sampling, stops=stops
+    )
+    active = add_token.active
+    # The last token that is written is not read.
+    farthest = tf.maximum(rows_lengths + limit - 2, rows_lengths - 1)
 
-    def active(rows, step):
-        return ~rows.stopped & (step < limit)
-
-    def emit(rows: _Rows, logits, step) -> tuple[_Rows, tf.Tensor]:
-        running = active(rows, step)
-        token = choose(
-            logits,
-            sampling,
-            history=lambda: tf.concat([history, rows.tokens], 1),
-            step=step,
-            restrict=lambda scores: rules.restrict(
-                scores, step, limit, lambda: joined(history, lengths, rows.tokens, step)
-            ),
-        )
-        chosen = tf.gather(logits, token, batch_dims=1) - log_total(logits)
-        tail, hit = stops.extend(rows.tail, token)
-        column = tf.range(longest)[None] == step
-        rows = _Rows(
-            tokens=tf.where(column, token[:, None], rows.tokens),
-            count=rows.count + tf.cast(running, tf.int32),
-            logprob=rows.logprob + tf.where(running, chosen, 0.0),
-            stopped=rows.stopped | (running & (hit | rules.ends(token))),
-            tail=tail,
-        )
-        return rows, token
-
-    def read(entries, step, new: _Next, rows, state):
-        positions = new.start[:, None] + tf.range(tf.shape(new.token_ids)[1])
+    def read(entries, step, new: _Next, rows: Rows, pace, state):
         places = tf.range(entries)
         tokens = NewTokens(
             new.token_ids,
-            positions,
+            new.positions,
             start=new.start,
-            visible=places <= positions[..., None],
+            visible=places <= new.positions[..., None],
             entry_positions=places[None],
             parent=None,
-            wanted=new.last[:, None],
+            wanted=new.wanted,
         )
         logits, state = model.step(tokens, state)
-        rows, token = emit(rows, tf.squeeze(logits, 1), step)
-        step += 1
+        logits = _spread(shared & (step == 0), logits, prompt_of)
+        if lookup is None:
+            rows, guesses = add_token(tf.squeeze(logits, 1), rows), new.guesses
+        else:
+            rows, pace = lookup.say(add_token, logits, new.guesses, rows, pace)
+            guesses = lookup.guess(rows, active(rows), pace)
         # Rows that ended stay where they were; only their own memory sees it.
-        start = tf.where(active(rows, step), lengths + step - 1, lengths - 1)
-        return step, _Next(token[:, None], start, tf.zeros_like(start)), rows, state
+        start = rows_lengths - 1 + tf.where(active(rows), rows.count, 0)
+        here = tf.range(tf.shape(guesses)[1] + 1)
+        new = _Next(
+            tf.concat([rows.last[:, None], guesses], 1),
+            tf.minimum(start[:, None] + here, farthest[:, None]),
+            start,
+            tf.repeat(here[None], tf.size(own), 0),
+            guesses,
+        )
+        return step + 1, new, rows, pace, state
 
-    def until_full(step, new: _Next, rows, state):
+    def until_full(step, new: _Next, rows, pace, state):
+        state = _spread(shared & (step == 1), state, prompt_of)
         entries = rounded_up(_end(new))
         state = model.grow(state, entries, entries)
+        alone = ~shared | (step > 0)
 
-        def fits(step, new, rows, _state):
-            return tf.reduce_any(active(rows, step)) & (_end(new) <= entries)
+        def fits(step, new, rows, _pace, _state):
+            going_on = tf.reduce_any(active(rows)) & (_end(new) <= entries)
+            return going_on & (alone | (step == 0))
 
-        return _while(fits, lambda *loop: read(entries, *loop), (step, new, rows, state))
+        return _while(fits, lambda *loop: read(entries, *loop), (step, new, rows, pace, state))
 
     begin = model.begin(prompt, lengths)
-    new = _Next(begin.token_ids, begin.start, lengths - 1 - begin.start)
-    none = tf.zeros_like(lengths)
-    rows = _Rows(
-        tokens=tf.broadcast_to(first, [tf.shape(prompt)[0], longest]),
-        count=none,
-        logprob=tf.zeros_like(lengths, tf.float32),
-        stopped=tf.zeros_like(lengths, tf.bool),
-        tail=tf.fill(tf.shape(lengths), ""),
+    new = _Next(
+        begin.token_ids,
+        begin.start[:, None] + tf.range(tf.shape(begin.token_ids)[1]),
+        begin.start,
+        (lengths - 1 - begin.start)[:, None],
+        tf.zeros([tf.size(own), 0], tf.int32),
     )
-    _, _, rows, _ = _while(
-        lambda step, _new, rows, _state: tf.reduce_any(active(rows, step)),
-        until_full,
-        (tf.constant(0), new, rows, begin.state),
+    loop = (
+        tf.constant(0),
+        new,
+        add_token.begin(),
+        () if lookup is None else Pace.begin(),
+        begin.state,
     )
-    return Decoded(*rows[:-1])
+    _, _, rows, _, _ = _while(
+        lambda _step, _new, rows, _pace, _state: tf.reduce_any(active(rows)), until_full, loop
+    )
+    return Decoded(rows.token_ids, rows.count, rows.logprob, rows.stopped)
 
 
 def _end(new: _Next):
@@ -150,8 +148,23 @@ def _end(new: _Next):
     return tf.reduce_max(new.start) + tf.shape(new.token_ids)[1]
 
 
+def _spread(now, nest, prompt_of):
+    """What is there of each prompt, for each row, if it is time for that; tensors [p, ...]."""
+    spread = tf.cond(
+        now,
+        lambda: tf.nest.map_structure(lambda x: tf.gather(x, prompt_of), nest),
+        lambda: nest,
+    )
+
+    def shaped(new, old):
+        new.set_shape(tf.TensorShape([None]).concatenate(old.shape[1:]))
+        return new
+
+    return tf.nest.map_structure(shaped, spread, nest)
+
+
 def _while(condition, body, loop):
     step, new, *others = shapes_of(loop)
-    # The prompts are wider than the single tokens after them.
-    shapes = step, new._replace(token_ids=tf.TensorShape([None, None])), *others
-    return tf.while_loop(condition, body, loop, shape_invariants=shapes)
+    # The prompts are wider than what is read after them.
+    new = _Next(*(tf.TensorShape([None] * shape.rank) for shape in new))
+    return tf.while_loop(condition, body, loop, shape_invariants=(step, new, *others))

@@ -17,21 +17,21 @@ class Text(NamedTuple):
     count: tf.Tensor
 
 
-def joined(prompt, lengths, new_ids, step) -> Text:
+def joined(prompt, lengths, new_ids, count) -> Text:
     """Prompts with what was written behind them.
 
     Args:
         prompt: int32[b, t].
         lengths: int32[b], tokens of each.
         new_ids: int32[b, n].
-        step: int32 scalar, how many of them there are.
+        count: int32 scalar or int32[b], how many of them there are.
     """
     width = tf.shape(prompt)[1]
     place = tf.range(width + tf.shape(new_ids)[1])[None]
     behind = tf.where(place < lengths[:, None], place, place - lengths[:, None] + width)
     both = tf.concat([prompt, new_ids], 1)
     behind = tf.minimum(behind, tf.shape(both)[1] - 1)
-    return Text(tf.gather(both, behind, batch_dims=1), lengths + step)
+    return Text(tf.gather(both, behind, batch_dims=1), lengths + count)
 
 
 def repeating(text: Text, size: int, vocabulary_size: int) -> tf.Tensor:

@@ -41,7 +41,7 @@ class Rules(NamedTuple):
 
         Args:
             scores: float32[b, v], logits or log-probabilities.
-            step: int32 scalar, the index of the new token.
+            step: int32 scalar or int32[b], the index of the new token.
             limit: int32[b], new tokens of each row at most.
             text: Makes the text that the new token goes behind, with its prompt.
             certain: The score of a token that is forced, a number or float32[b, 1].
@@ -50,6 +50,7 @@ class Rules(NamedTuple):
             float32[b, v].
         """
         vocabulary_size = scores.shape[-1]
+        step = tf.broadcast_to(step, tf.shape(limit))[:, None]
 
         def among(*token_ids):  # bool[v]
             return tf.reduce_any(tf.one_hot(token_ids, vocabulary_size, True, False), 0)
@@ -66,7 +67,7 @@ class Rules(NamedTuple):
             first = among(self.forced_first_token_id)
             scores = _only(first, scores, step == 0, certain)
         if self.forced_last_token_id >= 0:
-            last = (step == limit - 1)[:, None]
+            last = step == limit[:, None] - 1
             scores = _only(among(self.forced_last_token_id), scores, last, certain)
         return scores
 

@@ -10,6 +10,7 @@ from tfllm.decoding.vocabulary import best
 
 _LEAST_TEMPERATURE = 1e-6  # below it float32 cannot divide by it; the sample is the best token
 _FEW = 128  # tokens that are looked at first
+_PART = 128  # tokens whose weights are summed up together
 
 
 class Sampling(NamedTuple):
@@ -52,7 +53,7 @@ def choose(
         sampling: Settings per row.
         history: Makes int32[b, n], the row's tokens so far, for the repetition penalty; repeats are
             fine.
-        step: int32 scalar, the index of the new token.
+        step: int32 scalar or int32[b], the index of the new token.
         restrict: Scores float32[b, v] to scores, minus infinity for what may not be said.
 
     Returns:
@@ -66,10 +67,14 @@ def choose(
     logits = restrict(logits)
     greedy = tf.argmax(logits, -1, output_type=tf.int32)
     sampled = sampling.temperature > 0
+
+    def sample(rows):
+        settings = Sampling(*(tf.gather(each, rows) for each in sampling))
+        drawn = uniform(settings.seed, tf.gather(tf.broadcast_to(step, tf.shape(greedy)), rows))
+        return _sample(tf.gather(logits, rows), settings, drawn)
+
     return tf.cond(
-        tf.reduce_any(sampled),
-        lambda: tf.where(sampled, _sample(logits, sampling, step), greedy),
-        lambda: greedy,
+        tf.reduce_any(sampled), lambda: _replaced(greedy, sampled, sample), lambda: greedy
     )
 
 
@@ -81,28 +86,88 @@ def penalized(logits, penalty, history):
     return tf.tensor_scatter_nd_update(logits, tf.stack([rows, history], -1), seen)
 
 
-def _sample(logits, sampling: Sampling, step):
-    """int32[b], drawn from the tokens that are kept, best first.
-
-    Sorting a vocabulary takes longer than the model's own step, so it is looked at only as far as
-    the draw goes; where that is not far enough for every row, all of it is. Both give the same.
-    """
+def _sample(logits, sampling: Sampling, drawn):
+    """int32[b], by the numbers `drawn` float32[b] in [0, 1)."""
     logits /= tf.maximum(sampling.temperature, _LEAST_TEMPERATURE)[:, None]
     logits -= tf.reduce_max(logits, -1, keepdims=True)
-    drawn = uniform(sampling.seed, step)
-    total = tf.reduce_sum(tf.exp(logits), -1)
+    weight = tf.exp(logits)
+    among_all = _among_all(weight, drawn)
+    limited = (sampling.top_k > 0) | (sampling.top_p < 1.0) | (sampling.min_p > 0.0)
+    return tf.cond(
+        tf.reduce_any(limited),
+        lambda: _replaced(
+            among_all,
+            limited,
+            lambda each: _among_best(logits, tf.reduce_sum(weight, -1), sampling, drawn, each),
+        ),
+        lambda: among_all,
+    )
+
+
+def _replaced(tokens, where, by):
+    """int32[b], those of `by(int64[r])` in the r rows where bool[b] says so."""
+    rows = tf.where(where)
+    return tf.tensor_scatter_nd_update(tokens, rows, by(tf.squeeze(rows, 1)))
+
+
+def _among_all(weight, drawn):
+    """int32[b], of tokens with weights float32[b, v]: part by part, so that sums stay exact."""
+    size = weight.shape[-1]
+    parts = tf.pad(weight, [[0, 0], [0, -size % _PART]])
+    parts = tf.reshape(parts, [-1, parts.shape[-1] // _PART, _PART])
+    sums = tf.reduce_sum(parts, -1)
+    part, before = _first_beyond(sums, drawn * tf.reduce_sum(sums, -1))
+    place, _ = _first_beyond(tf.gather(parts, part, batch_dims=1), before)
+    return part * _PART + place
+
+
+def _first_beyond(weight, target):
+    """The first of float32[b, n] up to which they sum up to more than float32[b].
+
+    Returns:
+        int32[b], which is none without weight; float32[b], what the target exceeds those before by.
+    """
+    sums = tf.cumsum(weight, axis=-1)
+    place = tf.reduce_sum(tf.cast(sums <= target[:, None], tf.int32), -1)
+    # Rounding must not pass the last that is possible.
+    some = tf.where(weight > 0, tf.range(tf.shape(weight)[-1])[None], 0)
+    place = tf.minimum(place, tf.reduce_max(some, -1))
+    here = tf.gather(sums - weight, place, batch_dims=1)
+    return place, target - here
+
+
+def _among_best(logits, total, sampling: Sampling, drawn, rows):
+    """int32[r], of the tokens that the settings of rows int64[r] leave, best first.
+
+    Sorting a vocabulary takes longer than the model's own step, so it is looked at only as far as
+    the limits go; a row for which that is not far enough is sorted whole. Both give the same.
+
+    Args:
+        logits: float32[b, v], of which the best is 0.
+        total: float32[b], the sum of their exponents.
+        sampling: Settings per row.
+        drawn: float32[b] in [0, 1).
+        rows: int64[r].
+    """
+    logits, total, drawn = (tf.gather(x, rows) for x in (logits, total, drawn))
+    sampling = Sampling(*(tf.gather(x, rows) for x in sampling))
     size = logits.shape[-1]
-    first, tokens = best(logits, min(_FEW, size))
-    few = _draw(first, tokens, total, drawn, sampling)
+    few = _draw(*best(logits, min(_FEW, size)), total, drawn, sampling)
     if size <= _FEW:
         return few.token
 
-    def among_all():
-        everything, tokens = tf.math.top_k(logits, size)
-        return _draw(everything, tokens, total, drawn, sampling).token
+    def look_further(rows):
+        everything, tokens = tf.math.top_k(tf.gather(logits, rows), size)
+        settings = Sampling(*(tf.gather(x, rows) for x in sampling))
+        return _draw(
+            everything, tokens, tf.gather(total, rows), tf.gather(drawn, rows), settings
+        ).token
 
-    enough = tf.reduce_all(few.far_enough | (sampling.temperature == 0))
-    return tf.cond(enough, lambda: few.token, among_all)
+    return tf.cond(
+        tf.reduce_all(few.far_enough),
+        lambda: few.token,
+        lambda: _replaced(few.token, ~few.far_enough, look_further),
+    )
 
 
 class _Drawn(NamedTuple):
@@ -111,7 +176,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(logits, tokens, total, drawn, sampling: Sampling) -> _Drawn:
-    """A token of each row.
+    """A token of each row, among those that are kept.
 
     Args:
         logits: float32[b, k], the k best, best first; the best is 0.
@@ -131,13 +196,9 @@ def _draw(logits, tokens, total, drawn, sampling: Sampling) -> _Drawn:
     top_p, min_p = sampling.top_p[:, None], sampling.min_p[:, None]
     kept &= (top_p == 1.0) | (before < top_p)
     kept &= probability >= min_p * probability[:, :1]
-    mass = tf.cumsum(tf.where(kept, probability, 0.0), axis=-1)  # [b, k]
-    # Where nothing limits the tokens that are kept, they are all, and what is not seen counts.
-    all_seen = limited | ~kept[:, -1]
-    free = (sampling.top_k == 0) & (sampling.top_p == 1.0) & (sampling.min_p == 0.0)
-    drawn *= tf.where(free, 1.0, mass[:, -1])
-    place = tf.reduce_sum(tf.cast(mass <= drawn[:, None], tf.int32), -1)
-    # Where nothing is kept it is the best; rounding must not pass the last that is.
-    last = tf.reduce_max(tf.where(kept, rank, 0), -1)
-    token = tf.gather(tokens, tf.minimum(place, last), batch_dims=1)
-    return _Drawn(token, all_seen | (free & (drawn < mass[:, -1])))
+    kept |= rank == 0
+    probability = tf.where(kept, probability, 0.0)
+    place, _ = _first_beyond(probability, drawn * tf.reduce_sum(probability, -1))
+    # Of more than the k best the total is not known here.
+    far_enough = limited | ((sampling.top_k == 0) & ~kept[:, -1])
+    return _Drawn(tf.gather(tokens, place, batch_dims=1), far_enough)

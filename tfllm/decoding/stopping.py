@@ -36,7 +36,8 @@ class StopStrings:
 
         def look():
             text = self._end_of(tf.strings.join([tail, tf.gather(self._token_bytes, tokens)]))
-            return text, self._first_match(text) >= 0
+            # TensorFlow loses a number of rows that it knows.
+            return text, tf.ensure_shape(self._first_match(text) >= 0, tokens.shape)
 
         return tf.cond(self.any, look, lambda: (tail, tf.zeros_like(tokens, tf.bool)))
 

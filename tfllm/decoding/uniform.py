@@ -23,7 +23,7 @@ def uniform(seed, step) -> tf.Tensor:
 
     Args:
         seed: int64[b].
-        step: int32 scalar, the index of the draw.
+        step: int32 scalar or int32[b], the index of the draw.
 
     Returns:
         float32[b] in [0, 1), multiples of 2 ** -24.

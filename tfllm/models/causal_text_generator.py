@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfllm.decoding import Text
 from tfllm.models.preprocessor import require_language_model_tokenizer
 from tfllm.models.start import Start
 from tfllm.models.text_generator import TextGenerator
@@ -16,9 +17,9 @@ class CausalTextGenerator(TextGenerator):
 
     task = "causal_lm"
 
-    def __init__(self, model, tokenizer, beams: int | None = None):
+    def __init__(self, model, tokenizer, **options):
         require_language_model_tokenizer(tokenizer, model.backbone.vocabulary_size)
-        super().__init__(model, tokenizer, beams)
+        super().__init__(model, tokenizer, **options)
 
     def read(self, texts):
         ids = tf.cast(self.tokenizer.tokenize(texts), tf.int32)
@@ -34,7 +35,8 @@ class CausalTextGenerator(TextGenerator):
         if completions is not None:
             ids, most = tf.concat([ids, completions], 1), most + 1  # the last one is not read
         prompt, lengths = self.dense(ids, most)
-        return Start(self.model, prompt, lengths, self.context_length - lengths + 1)
+        room = self.context_length - lengths + 1
+        return Start(self.model, prompt, lengths, room, known=Text(prompt, lengths))
 
     def scored_length(self, prompt, completion):
         return "the prompt with its completion", prompt + completion, self.context_length + 1

@@ -140,6 +140,8 @@ class GPTBackbone(keras_hub.models.Backbone):
         x = self.token_embedding(token_ids) + self.position_embedding(positions)
         return self.embedding_dropout(x)
 
+    rewinds = True  # what was read last can be read anew
+
     def begin(self, prompt, lengths):  # noqa: ARG002 - all of it is read
         """As of `tfllm.decoding.Decodable`: all is read, and the caches are empty."""
         rows = tf.shape(prompt)[0]

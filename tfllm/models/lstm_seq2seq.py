@@ -298,22 +298,20 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
         before = lengths - 1
         _, states = self._read(prompt, memories, memory_mask, lengths=before)
         last = tf.gather(prompt, before[:, None], batch_dims=1)
-        return Beginning(last, before, branches(states))
+        return Beginning(last, before, (branches(states), tuple(memories), memory_mask))
 
-    def grow(self, states, entries, length):  # noqa: ARG002 - the state has one size
+    def grow(self, state, entries, length):  # noqa: ARG002 - the state has one size
         """As of `Seq2SeqBackbone`."""
-        return states
+        return state
 
-    def step(self, new: NewTokens, states, memories, memory_mask):
+    def step(self, new: NewTokens, state):
         """Reads new tokens: as of `Seq2SeqBackbone`."""
         rows = tf.shape(new.token_ids)[0]
+        states, *memory = state
         x, states = self._read(
-            tf.reshape(new.token_ids, [-1, 1]),
-            memories,
-            memory_mask,
-            states=of_parents(states, new),
+            tf.reshape(new.token_ids, [-1, 1]), *memory, states=of_parents(states, new)
         )
-        return tf.squeeze(x, 1), branches(states, rows)
+        return tf.squeeze(x, 1), (branches(states, rows), *memory)
 
     def _read(self, token_ids, memories, memory_mask, **state):
         x = self._embed(self.token_embedding, token_ids)

@@ -1,11 +1,14 @@
 """What encoder–decoder backbones share: the four inputs, and the ways through the two stacks."""
 
+from typing import NamedTuple
+
 import keras
 import keras_hub
 import tensorflow as tf
 
 from tfllm.decoding import Beginning, NewTokens
 from tfllm.layers import (
+    KVCache,
     PairMask,
     PairPositions,
     Positions,
@@ -147,42 +150,48 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
             x = block(x, mask, memory=memory, memory_mask=memory_mask, bias=bias)
         return self.finish_target(x)
 
+    rewinds = True  # what was read last can be read anew
+
     def begin(self, prompt, lengths, memories, memory_mask):  # noqa: ARG002
         """As of `tfllm.decoding.Decodable`: all is read, and the caches are empty.
 
         Args:
             prompt: int32[b, t], beginnings of targets.
             lengths: int32[b].
-            memories: A `KVCache` of `project` for each block; not looked at.
-            memory_mask: bool[b, 1, s]; not looked at.
+            memories: A `KVCache` of `project` for each block.
+            memory_mask: bool[b, 1, s].
         """
         rows = tf.shape(prompt)[0]
         caches = tuple(block.attention.empty_cache(rows) for block in self.decoder_blocks)
-        return Beginning(prompt, tf.zeros([rows], tf.int32), caches)
+        state = _State(caches, tuple(memories), unseen(memory_mask))
+        return Beginning(prompt, tf.zeros([rows], tf.int32), state)
 
-    def grow(self, caches, entries, length):  # noqa: ARG002 - entries are all there is
+    def grow(self, state, entries, length):  # noqa: ARG002 - entries are all there is
         """As of `tfllm.decoding.Decodable`."""
-        return tuple(grow(cache, entries) for cache in caches)
+        return state._replace(caches=tuple(grow(cache, entries) for cache in state.caches))
 
-    def step(self, new: NewTokens, caches, memories, memory_mask):
+    def step(self, new: NewTokens, state):
         """Reads new tokens: as of `tfllm.decoding.Decodable`, but
 
-        Args:
-            new: n tokens in each row.
-            caches: From `begin`, `grow` or the step before; used up.
-            memories: A `KVCache` of `project` for each block.
-            memory_mask: bool[b, 1, s].
-
         Returns:
-            float[b * n, m], their hidden states; and the caches.
+            float[b * n, m], their hidden states; and the state.
         """
         x = self.embed_target(new.token_ids, new.positions)
         x = tf.reshape(x, [-1, x.shape[-1]])
         bias = self.decoder_bias(new.positions, new.entry_positions)
         window = Window.of(new.start, new.visible, self.decoder_blocks[0].num_heads, bias)
-        memory_scores = unseen(memory_mask)
         after = []
-        for block, cache, memory in zip(self.decoder_blocks, caches, memories, strict=True):
-            x, cache = block.extend(x, window, cache, memory=memory, memory_scores=memory_scores)
+        for block, cache, memory in zip(
+            self.decoder_blocks, state.caches, state.memories, strict=True
+        ):
+            x, cache = block.extend(
+                x, window, cache, memory=memory, memory_scores=state.memory_scores
+            )
             after.append(cache)
-        return self.finish_target(x), tuple(after)
+        return self.finish_target(x), state._replace(caches=tuple(after))
+
+
+class _State(NamedTuple):
+    caches: tuple[KVCache, ...]  # of what is written, for each block
+    memories: tuple[KVCache, ...]  # of the source, for each block
+    memory_scores: tf.Tensor  # float32[b, 1, 1, s], as of `unseen`

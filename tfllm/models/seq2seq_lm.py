@@ -19,8 +19,7 @@ from tfllm.models.task import Task
 class Reading:
     """Sources that were read once: what the decode loop steps through.
 
-    A `tfllm.decoding.Decodable` whose state holds only what was written: all beams of a source
-    look at the same memory.
+    A `tfllm.decoding.Decodable` in which all beams of a source look at the same memory.
 
     Args:
         backbone: A `Seq2SeqBackbone`, or one that can be called alike.
@@ -44,7 +43,7 @@ class Reading:
 
     def step(self, new: NewTokens, state):
         """As of `tfllm.decoding.Decodable`."""
-        hidden, state = self._backbone.step(new, state, self._memories, self._mask)
+        hidden, state = self._backbone.step(new, state)
         return self.logits(wanted(hidden, new)), state
 
     def hidden_states(self, token_ids):

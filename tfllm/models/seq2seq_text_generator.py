@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfllm.decoding import Text
 from tfllm.models.seq2seq_preprocessor import require_seq2seq_tokenizer
 from tfllm.models.start import Start
 from tfllm.models.text_generator import TextGenerator
@@ -19,9 +20,9 @@ class Seq2SeqTextGenerator(TextGenerator):
 
     task = "seq2seq_lm"
 
-    def __init__(self, model, tokenizer, beams: int | None = None):
+    def __init__(self, model, tokenizer, **options):
         require_seq2seq_tokenizer(tokenizer, model.backbone)
-        super().__init__(model, tokenizer, beams)
+        super().__init__(model, tokenizer, **options)
 
     def read(self, texts):
         return self.model.preprocessor.source_ids(texts)
@@ -31,7 +32,8 @@ class Seq2SeqTextGenerator(TextGenerator):
 
     def start(self, ids, completions=None):
         most = self.context_length
-        reading = self.model.reading(*self.dense(ids, most))
+        source = Text(*self.dense(ids, most))
+        reading = self.model.reading(*source)
         rows = ids.nrows(tf.int32)
         begin = tf.fill([rows, 1], self.model.preprocessor.start_id)
         prompt, lengths = begin, tf.ones([rows], tf.int32)
@@ -39,7 +41,7 @@ class Seq2SeqTextGenerator(TextGenerator):
             written, counts = self.dense(completions, most)
             prompt, lengths = tf.concat([begin, written], 1), 1 + counts
         # The last token that is written is not read.
-        return Start(reading, prompt, lengths, most - lengths + 1)
+        return Start(reading, prompt, lengths, most - lengths + 1, known=source)
 
     def scored_length(self, prompt, completion):
         return "the prompt or the completion", tf.maximum(prompt, completion), self.context_length

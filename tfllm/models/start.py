@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 import tensorflow as tf
 
-from tfllm.decoding import Decodable
+from tfllm.decoding import Decodable, Text
 
 # Positions whose logits are held at once.
 _SCORED_AT_ONCE = 64
@@ -28,12 +28,14 @@ class Start(NamedTuple):
         prompt: int32[b, t], what it reads first.
         lengths: int32[b], tokens of each.
         room: int32[b], new tokens that there is room for.
+        known: What is read before anything is written: what is written may repeat it.
     """
 
     model: Scorable
     prompt: tf.Tensor
     lengths: tf.Tensor
     room: tf.Tensor
+    known: Text
 
 
 def scores_of_next(start: Start) -> tuple[tf.Tensor, tf.Tensor]:

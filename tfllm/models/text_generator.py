@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.decoding import Rules, Sampling, StopStrings, beam_search, decode
+from tfllm.decoding import Lookup, Rules, Sampling, StopStrings, Text, beam_search, decode
 from tfllm.decoding.decodable import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
 from tfllm.errors import UserError
@@ -33,15 +33,26 @@ class TextGenerator(TextFunctions):
         model: A `CausalLM` or `Seq2SeqLM`.
         tokenizer: Of `tfllm.tokenizers`.
         beams: Width of `beam_search`; None means the model's own `num_beams`, or 4.
+        prompt_lookup: Tokens that `generate` takes over from the text so far at a time where it may
+            repeat itself, without any change of what is written; 0 = none. See
+            `tfllm.decoding.prompt_lookup`.
 
     Raises:
-        UserError: `beams` is no number of beams.
+        UserError: `beams` is no number of beams, or the model cannot look up its prompts.
     """
 
-    def __init__(self, model, tokenizer, beams: int | None = None):
+    def __init__(self, model, tokenizer, beams: int | None = None, prompt_lookup: int = 0):
         super().__init__(model, tokenizer)
         if beams is not None and beams < 1:
             raise UserError(f"beams must be at least 1, got {beams}.")
+        if prompt_lookup < 0:
+            raise UserError(f"prompt_lookup must be at least 0, got {prompt_lookup}.")
+        if prompt_lookup and not getattr(model.backbone, "rewinds", False):
+            raise UserError(
+                f"A {type(model).__name__} cannot forget what it has read, so that nothing can be "
+                "guessed for it: export it without prompt_lookup."
+            )
+        self.prompt_lookup = prompt_lookup
         settings = model.generation
         self.settings = settings
         self.beams = beams or (settings.num_beams if settings.num_beams > 1 else _DEFAULT_BEAMS)
@@ -124,8 +135,11 @@ class TextGenerator(TextFunctions):
         stop = tf.reshape(stop, [tf.shape(stop)[0], contract.MAX_STOP_STRINGS])
         stop = valid_utf8_in_graph(per_row(stop, prompt))
         long_stop = tf.reduce_any(tf.strings.length(stop) > MAX_STOP_BYTES, -1)
+        # Several samples of a prompt read it once.
+        texts, prompt_of = tf.unique(prompt)
         start, limit, error = self._begin(
-            prompt,
+            texts,
+            prompt_of,
             limit,
             [
                 *sampling_errors(sampling),
@@ -140,7 +154,8 @@ class TextGenerator(TextFunctions):
         stops = StopStrings(tf.where(fine[:, None], stop, ""), token_bytes)
         decoded = decode(
             start.model, start.prompt, start.lengths,
-            limit=limit, rules=self.rules, sampling=sampling, stops=stops,
+            limit=limit, rules=self.rules, sampling=sampling, stops=stops, prompt_of=prompt_of,
+            lookup=self._lookup(start.known, prompt_of),
         )  # fmt: skip
         raw = self._joined(token_bytes, decoded.token_ids, decoded.num_tokens)
         return {
@@ -159,7 +174,10 @@ class TextGenerator(TextFunctions):
         limit, penalty = per_row(max_new_tokens, prompt), per_row(length_penalty, prompt)
         finite = tf.math.is_finite(penalty)
         start, limit, error = self._begin(
-            prompt, limit, [(~finite, wrong("length_penalty must be finite", penalty))]
+            prompt,
+            tf.range(tf.size(prompt)),
+            limit,
+            [(~finite, wrong("length_penalty must be finite", penalty))],
         )
         found = beam_search(
             start.model, start.prompt, start.lengths,
@@ -181,26 +199,40 @@ class TextGenerator(TextFunctions):
             "logprob": found.logprob,
         }
 
-    def _begin(self, prompt, limit, checks):
-        """Where rows begin, int32[b] new tokens each may have, string[b] what is wrong with it.
+    def _begin(self, texts, prompt_of, limit, checks):
+        """Where prompts begin, int32[b] new tokens each row may have, string[b] what is wrong.
 
-        A refused row becomes the shortest there is, so that the others do not pay for it.
+        A prompt that no row goes on from becomes the shortest there is, so that the others do not
+        pay for it.
+
+        Args:
+            texts: string[p], prompts.
+            prompt_of: int32[b], the prompt of each row.
+            limit: int32[b], new tokens that are asked for.
+            checks: More that may be wrong with rows, as of `first_error`.
         """
-        prompt, huge = self._without_huge(prompt)
-        ids = self.read(prompt)
+        texts, huge = self._without_huge(texts)
+        ids = self.read(texts)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        most = self.context_length
+        of_row, most = tf.gather(lengths, prompt_of), self.context_length
         error = first_error(
             [
-                (huge, self._huge("the prompt", most)),
-                (lengths > most, too_long("the prompt", lengths, most)),
+                (tf.gather(huge, prompt_of), self._huge("the prompt", most)),
+                (of_row > most, too_long("the prompt", of_row, most)),
                 (limit < 0, wrong("max_new_tokens must be at least 0", limit)),
                 *checks,
             ]
         )
         fine = error == ""
-        start = self.start(_cut(ids, tf.where(fine, lengths, 1)))
-        return start, tf.where(fine, tf.minimum(limit, start.room), 0), error
+        used = tf.math.unsorted_segment_max(tf.cast(fine, tf.int32), prompt_of, tf.size(texts)) > 0
+        start = self.start(_cut(ids, tf.where(used, lengths, 1)))
+        room = tf.gather(start.room, prompt_of)
+        return start, tf.where(fine, tf.minimum(limit, room), 0), error
+
+    def _lookup(self, known: Text, prompt_of) -> Lookup | None:
+        if not self.prompt_lookup:
+            return None
+        return Lookup(Text(*(tf.gather(x, prompt_of) for x in known)), self.prompt_lookup)
 
     def _joined(self, token_bytes, token_ids, num_tokens):
         """string[...], the bytes of int32[..., n] tokens."""
@@ -279,7 +311,12 @@ class TextGenerator(TextFunctions):
     def metadata(self) -> dict[str, Any]:
         template = self.tokenizer.chat_template
         chat = {} if template is None else {contract.CHAT_TEMPLATE: template.as_dict()}
-        return {"context_length": self.context_length, "beams": self.beams, **chat}
+        return {
+            "context_length": self.context_length,
+            "beams": self.beams,
+            "prompt_lookup": self.prompt_lookup,
+            **chat,
+        }
 
     def _without_huge(self, texts):
         """Texts, "" where one cannot fit whatever its tokens are; and bool[b], where that is."""
