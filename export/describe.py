@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfllm import contract, rows
 from tfllm.errors import UserError
+from tfllm.export.precision import machines_for
 
 
 def inspect_export(folder: str | os.PathLike) -> dict[str, Any]:
@@ -21,8 +22,9 @@ def inspect_export(folder: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
         `metadata` (of `assets.extra/tfllm.json`; empty if it is not ours), `signatures` (inputs and
-        outputs with dtype, shape and default), `ops` (names of all ops in the graph, sorted) and
-        `megabytes` on disk.
+        outputs with dtype, shape and default), `ops` (names of all ops in the graph, sorted),
+        `machines` (what can run it, for people to read; None if it is not ours) and `megabytes` on
+        disk.
 
     Raises:
         UserError: there is no SavedModel, or it is damaged.
@@ -46,14 +48,16 @@ def inspect_export(folder: str | os.PathLike) -> dict[str, Any]:
     for function in graph.graph_def.library.function:
         ops.update(node.op for node in function.node_def)
     size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    metadata = _metadata(folder / contract.METADATA_FILE)
     return {
-        "metadata": _metadata(folder / contract.METADATA_FILE),
+        "metadata": metadata,
         "signatures": {
             name: _signature(signature)
             for name, signature in sorted(graph.signature_def.items())
             if not name.startswith("__")
         },
         "ops": sorted(ops),
+        "machines": machines_for(ops) if metadata else None,
         "megabytes": round(size / 1e6, 3),
     }
 

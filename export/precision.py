@@ -2,7 +2,7 @@
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -26,12 +26,47 @@ class Served(NamedTuple):
     Attributes:
         precision: One of `PRECISIONS`.
         variables: All that its graphs read.
-        internal_ops: The ops that no public function of TensorFlow makes, sorted.
+        kinds: Of its matrices, those with ops that not every machine has.
     """
 
     precision: str
     variables: list[tf.Variable]
-    internal_ops: list[str]
+    kinds: list[type[ServedMatrix]]
+
+    @property
+    def internal_ops(self) -> list[str]:
+        """The ops that no public function of TensorFlow makes, sorted."""
+        return sorted({op for kind in self.kinds for op in kind.ops})
+
+
+def require_servable(model, precision: str | None, keep: Sequence[str] = ()) -> str:
+    """The precision that is meant, if the model can be served in it.
+
+    Args:
+        model: A task of `tfllm.models`.
+        precision: As of `served_in`.
+        keep: As of `served_in`.
+
+    Raises:
+        UserError: no such precision, or none that the model can be served in; or nothing to keep.
+    """
+    own = model.backbone.dtype_policy.compute_dtype
+    precision = precision or own
+    if precision not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    if precision != own != "float32":
+        raise UserError(
+            f"This model computes in {own}, which cannot become {precision}: load its preset with "
+            'dtype="float32".'
+        )
+    if keep and precision == own:
+        raise UserError(f"keep names what stays in float32: there is nothing to keep in {own}.")
+    if precision != own and not isinstance(model, keras.layers.Layer):
+        raise UserError(
+            f"A model of KerasHub cannot be served in {precision}; it can in bfloat16: load its "
+            'preset with dtype="bfloat16" and export it without a precision.'
+        )
+    return precision
 
 
 @contextlib.contextmanager
@@ -51,31 +86,32 @@ def served_in(model, precision: str | None, keep: Sequence[str] = ()) -> Iterato
         UserError: no such precision, or none that the model can be served in; or a pattern that no
             layer with a matrix has.
     """
+    precision = require_servable(model, precision, keep)
     own = model.backbone.dtype_policy.compute_dtype
-    precision = precision or own
-    if precision not in PRECISIONS:
-        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    if precision != own != "float32":
-        raise UserError(
-            f"This model computes in {own}, which cannot become {precision}: load its preset with "
-            'dtype="float32".'
-        )
-    if keep and precision == own:
-        raise UserError(f"keep names what stays in float32: there is nothing to keep in {own}.")
     if own != "float32" or (precision == own and not isinstance(model, keras.layers.Layer)):
         yield Served(own, [variable.value for variable in model.variables], [])
         return
-    if not isinstance(model, keras.layers.Layer):
-        raise UserError(
-            f"A model of KerasHub cannot be served in {precision}; it can in bfloat16: load its "
-            'preset with dtype="bfloat16" and export it without a precision.'
-        )
     serving = _Serving(precision, keep)
     try:
         serving.begin(model)
         yield serving.served(model)
     finally:
         serving.end()
+
+
+def machines_for(ops: Collection[str]) -> str:
+    """What can run a graph of ours, in plain words.
+
+    Args:
+        ops: The names of all ops in the graph.
+    """
+    kinds = [kind for kind in _MATRICES.values() if not kind.ops.isdisjoint(ops)]
+    if not kinds:
+        return "any that runs TensorFlow"
+    needs = "; and ".join(f"{kind.processor}, for {', '.join(sorted(kind.ops))}" for kind in kinds)
+    return (
+        f"{needs}; with oneDNN in TensorFlow, as in its x86-64 releases. Elsewhere it fails to load"
+    )
 
 
 class _Serving:
@@ -130,8 +166,9 @@ class _Serving:
     def served(self, model) -> Served:
         kept = [v.value for v in model.variables if id(v) not in self._replaced]
         own = [variable for matrix in self._matrices for variable in matrix.variables]
-        ops = {op for matrix in self._matrices for op in matrix.ops}
-        return Served(self._precision, kept + own, sorted(ops))
+        used = {type(matrix) for matrix in self._matrices}
+        kinds = [kind for kind in _MATRICES.values() if kind in used and kind.ops]
+        return Served(self._precision, kept + own, kinds)
 
     def end(self) -> None:
         for layer in self._layers:

@@ -1,11 +1,13 @@
 """From a live model to the next version of a served one."""
 
+import contextlib
+import functools
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
@@ -14,23 +16,32 @@ from tfllm import contract, rows
 from tfllm._version import __version__
 from tfllm.errors import UserError
 from tfllm.export.check import compare, run_in_fresh_process
-from tfllm.export.precision import Served, served_in
+from tfllm.export.precision import Served, require_servable, served_in
+from tfllm.export.trial import Trial
 from tfllm.export.versions import publish
 from tfllm.export.warmup import write_warmup
 from tfllm.models import TextFunctions, TextTask, build
 from tfllm.models.lora_merging import merged
 
 
+@overload
+def for_serving(
+    model: TextTask, base: str | os.PathLike, *, precision: str | None = ..., **options: Any
+) -> Path: ...
+@overload
+def for_serving(
+    model: TextTask, base: str | os.PathLike, *, precision: Sequence[str], **options: Any
+) -> list[Path]: ...
 def for_serving(
     model: TextTask,
     base: str | os.PathLike,
     *,
-    precision: str | None = None,
+    precision: str | Sequence[str] | None = None,
     keep: Sequence[str] = (),
     source: str = "",
     check_python: str | None = None,
     **options: Any,
-) -> Path:
+) -> Path | list[Path]:
     """Writes a model as the next version under `base`, checked against the live model.
 
     The version appears by a rename, after it answered in a fresh process (v1 Session loader,
@@ -41,8 +52,9 @@ def for_serving(
         model: A task of `tfllm.models` with a preprocessor.
         base: The folder that a server watches, such as models/gpt.
         precision: Of the matrices: "float32", "bfloat16", or "int8" with a scale per column; None
-            means as the model computes. bfloat16 and int8 need a TensorFlow with oneDNN, as
-            every release for x86-64 is.
+            means as the model computes. Not every machine has what bfloat16 and int8 need (see
+            `inspect_export`); elsewhere the export does not load. Of several, as ("float32",
+            "int8"), each becomes a version, in that order, when all are checked.
         keep: Patterns for the paths of layers that stay in float32, such as "*/outer".
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means
@@ -50,10 +62,11 @@ def for_serving(
         **options: Of the task: `beams` and `prompt_lookup` of a `TextGenerator`.
 
     Returns:
-        The version folder.
+        The version folder; a list of them if `precision` is one.
 
     Raises:
-        UserError: the model cannot be exported, or `base` is no folder for versions.
+        UserError: the model cannot be exported, this machine cannot run the export, or `base` is
+            no folder for versions.
         CheckFailed: the export answers differently from the live model.
     """
     if not isinstance(model, TextTask) or model.preprocessor is None:
@@ -61,37 +74,75 @@ def for_serving(
             "for_serving takes a model of tfllm.models with its preprocessor (as `from_preset` "
             f"returns it), got {type(model).__name__}."
         )
+    precisions: list[str | None]
+    if is_one := precision is None or isinstance(precision, str):
+        precisions = [precision]
+    else:
+        precisions = list(precision)
+    if not precisions:
+        raise UserError("precision is an empty list: name at least one.")
+    # Beside a rounded export, float32 has nothing to keep.
+    alone = len(precisions) == 1
+    named = [(each, keep if alone or each != "float32" else ()) for each in precisions]
+    for each, kept in named:
+        require_servable(model, each, kept)
+
+    def writes():
+        for each, kept in named:
+            with served_in(model, each, kept) as served:
+                text = _text(model, options)
+                trial = Trial(served.kinds)
+                trial.run()
+                yield functools.partial(
+                    _write,
+                    text=text,
+                    served=served,
+                    trial=trial,
+                    source=source,
+                    python=check_python,
+                )
+
     # LoRA is part of the kernels in an export.
-    with merged(model), served_in(model, precision, keep) as served:
-        return _write(model, Path(base), served, source, check_python, options)
+    with merged(model), contextlib.closing(writes()) as closed:
+        versions = publish(Path(base), closed)
+    return versions[0] if is_one else versions
 
 
-def _write(model, base, served: Served, source, check_python, options):
+def _text(model: TextTask, options: dict[str, Any]) -> TextFunctions:
     try:
-        text = model.text(**options)
+        return model.text(**options)
     except TypeError as error:
         if not options:
             raise
         raise UserError(
             f"A {type(model).__name__} cannot be exported with {', '.join(options)}: {error}"
         ) from error
+
+
+def _write(
+    folder: Path,
+    *,
+    text: TextFunctions,
+    served: Served,
+    trial: Trial,
+    source: str,
+    python: str | None,
+) -> None:
     functions = build(text)
     # The graph holds on to the weights, not to the optimizer's state.
     module = tf.Module()
-    module.weights = served.variables
+    module.weights = served.variables + trial.variables
+    if served.kinds:
+        module.trial = trial
     requests = text.requests()
-
-    def write(folder: Path) -> None:
-        tf.saved_model.save(module, str(folder), signatures=functions)
-        _name_methods(folder / "saved_model.pb", text)
-        write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
-        _write_metadata(folder, text, served, source)
-        with ThreadPoolExecutor(1) as beside:  # two cores halve the time
-            answers = beside.submit(run_in_fresh_process, folder, requests, check_python)
-            live = [_answer(text, functions, name, inputs) for name, inputs in requests]
-            compare(requests, live, answers.result())
-
-    return publish(base, write)
+    tf.saved_model.save(module, str(folder), signatures=functions)
+    _name_methods(folder / "saved_model.pb", text)
+    write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
+    _write_metadata(folder, text, served, source)
+    with ThreadPoolExecutor(1) as beside:  # two cores halve the time
+        answers = beside.submit(run_in_fresh_process, folder, requests, python)
+        live = [_answer(text, functions, name, inputs) for name, inputs in requests]
+        compare(requests, live, answers.result())
 
 
 def _name_methods(path: Path, text: TextFunctions) -> None:

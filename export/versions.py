@@ -1,9 +1,10 @@
 """Version folders of a model base: numbered, written aside, renamed."""
 
+import contextlib
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tfllm.aside import install, make_folder
@@ -20,19 +21,20 @@ def next_version(base: Path) -> int:
     return max(numbers, default=0) + 1
 
 
-def publish(base: Path, write: Callable[[Path], None]) -> Path:
-    """Lets `write` fill a folder, which then becomes the next version.
+def publish(base: Path, writes: Iterable[Callable[[Path], None]]) -> list[Path]:
+    """Lets each of `writes` fill a folder; these then become the next versions, in that order.
 
     A server polls each second and would load a half-written version, which then fails every
-    request. Until the rename the folder's name is no number, so no server looks at it; when
-    `write` raises, it is removed.
+    request. Until the renames the folders' names are no numbers, so no server looks at them. All
+    are complete before the first is renamed: when one of `writes` raises, all are removed, and who
+    sees a version sees those before it. A kill between two renames leaves the earlier ones.
 
     Args:
         base: The folder that a server watches.
-        write: Called with the folder to write into.
+        writes: Called with the folder to write into, each before the next is taken.
 
     Returns:
-        The version folder.
+        The version folders.
 
     Raises:
         UserError: `base` is a file, or is itself a version folder.
@@ -42,14 +44,15 @@ def publish(base: Path, write: Callable[[Path], None]) -> Path:
             f"{base} must be the folder that holds the versions (as models/gpt), not "
             f"{'a file' if base.is_file() else 'a version'}."
         )
-    make_folder(base)
-    aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=base))
-    try:
-        aside.chmod(0o755)
-        write(aside)
-        return _rename_to_next(aside, base)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.ExitStack() as cleaning:
+        written = []
+        for write in writes:
+            aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=make_folder(base)))
+            cleaning.callback(shutil.rmtree, aside, ignore_errors=True)
+            aside.chmod(0o755)
+            write(aside)
+            written.append(aside)
+        return [_rename_to_next(aside, base) for aside in written]
 
 
 def _rename_to_next(aside: Path, base: Path) -> Path:

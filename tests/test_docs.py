@@ -11,6 +11,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+import tensorflow as tf
 from test_readme import free_port
 
 from tfllm import cli
@@ -50,6 +51,19 @@ def test_the_python_of_the_guide_to_pretrained_models_runs(capsys):
     assert len(capsys.readouterr().out.splitlines()) > 8
     assert names["model"].generation.num_beams >= 1
     assert Path("checkpoints/mine/config.json").is_file()
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_python_of_the_guide_to_machines_runs(capsys):
+    module = tf.Module()
+    module.double = tf.function(
+        lambda x: {"y": x * 2.0}, input_signature=[tf.TensorSpec([None], tf.float32, "x")]
+    )
+    tf.saved_model.save(module, "models/gpt/1", signatures=module.double)
+    Path("models/gpt/2").mkdir()
+    (block,) = blocks("python", "machines.md")
+    exec(compile(block, "machines.md", "exec"), {})
+    assert "1 AVAILABLE None" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.usefixtures("folder")

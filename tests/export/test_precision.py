@@ -1,9 +1,12 @@
 """Exports in bfloat16 and int8: nearly the answers of the live model, from fewer bytes."""
 
+import json
+
 import numpy as np
 import pytest
 
 from tfllm import contract
+from tfllm.cli import main
 from tfllm.errors import UserError
 from tfllm.export import for_serving, inspect_export
 from tfllm.export.check import run_in_fresh_process
@@ -55,12 +58,38 @@ def test_layers_that_are_named_stay_in_float32(gpt):
     assert block.feed_forward.inner.served is None
 
 
+def test_of_several_precisions_each_is_a_version_in_that_order(new_model, tmp_path, capsys):
+    preset, base = tmp_path / "preset", tmp_path / "lm"
+    new_model("lstm", num_layers=1, hidden_dim=8).save_to_preset(preset)
+    several = ["--precision", "float32", "--precision", "int8", "--keep", "token_embedding"]
+    assert main(["export", str(preset), "--to", str(base), *several]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "versions": [
+            {"version": str(base / "1"), "precision": "float32"},
+            {"version": str(base / "2"), "precision": "int8"},
+        ]
+    }
+    versions = [base / "1", base / "2"]
+    portable, rounded = map(inspect_export, versions)
+    assert portable["metadata"]["precision"] == "float32"
+    assert portable["machines"] == "any that runs TensorFlow"
+    assert rounded["metadata"]["precision"] == "int8"
+    assert "AVX-512 VNNI" in rounded["machines"]
+    assert "_QuantizedMatMul" in rounded["machines"]
+    # What is tried as it is loaded begins with this op, which nothing else is made of.
+    assert "_MklSoftmax" in rounded["ops"]
+    assert "_MklSoftmax" not in portable["ops"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"precision": "int4"}, "precision must be one of float32, bfloat16, int8, got 'int4'"),
         ({"precision": "int8", "keep": ["*/nothing"]}, "no layer with a matrix has a path like"),
         ({"precision": None, "keep": ["*"]}, "there is nothing to keep in float32"),
+        ({"precision": ["float32"], "keep": ["*"]}, "there is nothing to keep in float32"),
+        ({"precision": []}, "precision is an empty list"),
+        ({"precision": ["float32", "int4"]}, "precision must be one of .*, got 'int4'"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(gpt, tmp_path, arguments, words):

@@ -122,7 +122,7 @@ def test_the_export_command_loads_it_to_compute_in_the_precision(
     gpt2_with_text, tmp_path, precision
 ):
     from_keras_hub(gpt2_with_text).save_to_preset(tmp_path / "preset")
-    args = argparse.Namespace(preset=str(tmp_path / "preset"), precision=precision)
+    args = argparse.Namespace(preset=str(tmp_path / "preset"), precision=[precision])
     assert model_to_export(args).backbone.dtype_policy.compute_dtype == precision
 
 

@@ -85,16 +85,21 @@ def export(args) -> dict[str, Any]:
         for name in ("beams", "prompt_lookup")
         if (value := getattr(args, name)) is not None
     }
-    version = for_serving(
+    precisions = args.precision or ["float32"]
+    versions = for_serving(
         model,
         args.to,
-        precision=args.precision,
+        precision=precisions,
         keep=args.keep,
         source=args.preset,
         check_python=args.check_python,
         **options,
     )
-    return {"version": str(version), "precision": args.precision}
+    written = [
+        {"version": str(version), "precision": precision}
+        for version, precision in zip(versions, precisions, strict=True)
+    ]
+    return written[0] if len(written) == 1 else {"versions": written}
 
 
 def model_to_export(args):
@@ -103,7 +108,7 @@ def model_to_export(args):
 
     model = load_preset(args.preset, dtype="float32")
     ours = isinstance(model, keras.layers.Layer)
-    if ours or args.precision != "bfloat16":
+    if ours or args.precision != ["bfloat16"]:
         return model
     return load_preset(args.preset, dtype="bfloat16")
 
@@ -162,7 +167,10 @@ def add_training(verb: Verb) -> None:
     p = verb(export, "writes a preset as the next version of a served model")
     p.add_argument("preset")
     p.add_argument("--to", required=True, help="the folder that a server watches, as models/gpt")
-    p.add_argument("--precision", choices=["float32", "bfloat16", "int8"], default="float32")
+    p.add_argument(
+        "--precision", action="append", choices=["float32", "bfloat16", "int8"],
+        help="of the matrices (default float32); repeated, each is a version, in that order",
+    )  # fmt: skip
     p.add_argument(
         "--keep", action="append", default=[], metavar="PATTERN",
         help="layers whose matrices stay in float32, as */feed_forward/outer",

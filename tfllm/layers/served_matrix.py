@@ -2,8 +2,9 @@
 
 The products of the rounded ones are ops of TensorFlow's oneDNN build that no public function makes:
 their names begin with an underscore and promise nothing. They are in every x86-64 release of
-TensorFlow and of its server. A plain MatMul would read a matrix that is a variable as it lies in
-memory, at each token anew; these pack it for the processor at the first call and keep that.
+TensorFlow and of its server, but not every processor has what they need: an export tries them as it
+is loaded. A plain MatMul would read a matrix that is a variable as it lies in memory, at each token
+anew; these pack it for the processor at the first call and keep that.
 """
 
 from typing import ClassVar, Protocol
@@ -52,11 +53,13 @@ class ServedMatrix(tf.Module):
 
     Attributes:
         ops: Names of the internal ops that a call needs.
+        processor: What has their kernels, and answers rightly by them; "" with `ops` empty.
         cache_dtype: Of keys and values that are kept in an export with such matrices: half the
             memory to read at each token.
     """
 
-    ops: ClassVar[tuple[str, ...]] = ()
+    ops: ClassVar[frozenset[str]] = frozenset()
+    processor: ClassVar[str] = ""
     cache_dtype: ClassVar[str] = "bfloat16"
 
     def __init__(
@@ -118,7 +121,8 @@ class Float32Matrix(ServedMatrix):
 class BFloat16Matrix(ServedMatrix):
     """Rounded to bfloat16; so are what it is multiplied by and the product; sums are float32."""
 
-    ops = ("_MklNativeFusedMatMul",)
+    ops = frozenset({"_MklNativeFusedMatMul"})
+    processor = "an x86-64 processor with AVX-512 (Xeon from Skylake on, AMD from Zen 4 on)"
 
     def _store(self, matrix):
         self.values = tf.Variable(tf.cast(matrix, tf.bfloat16), trainable=False, name="values")
@@ -158,7 +162,10 @@ class Int8Matrix(ServedMatrix):
         https://arxiv.org/abs/2208.07339
     """
 
-    ops = ("_QuantizedMatMul",)
+    ops = frozenset({"_QuantizedMatMul"})
+    processor = (
+        "an x86-64 processor with AVX-512 VNNI (Xeon from Cascade Lake on, AMD from Zen 4 on)"
+    )
 
     def _store(self, matrix):
         axis = 1 if self.transposed else 0
