@@ -16,6 +16,7 @@ from tfllm import contract, rows
 from tfllm._version import __version__
 from tfllm.errors import UserError
 from tfllm.export.check import compare, run_in_fresh_process
+from tfllm.export.lean import make_lean
 from tfllm.export.precision import Served, require_servable, served_in
 from tfllm.export.trial import Trial
 from tfllm.export.versions import publish
@@ -136,7 +137,7 @@ def _write(
         module.trial = trial
     requests = text.requests()
     tf.saved_model.save(module, str(folder), signatures=functions)
-    _name_methods(folder / "saved_model.pb", text)
+    _finish_graph(folder / "saved_model.pb", text)
     write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
     _write_metadata(folder, text, served, source)
     with ThreadPoolExecutor(1) as beside:  # two cores halve the time
@@ -145,11 +146,13 @@ def _write(
         compare(requests, live, answers.result())
 
 
-def _name_methods(path: Path, text: TextFunctions) -> None:
+def _finish_graph(path: Path, text: TextFunctions) -> None:
     """Says which call each signature answers; TensorFlow writes Predict into all of them."""
     saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    (meta_graph,) = saved_model.meta_graphs
     for name, signature in text.signatures.items():
-        saved_model.meta_graphs[0].signature_def[name].method_name = signature.method
+        meta_graph.signature_def[name].method_name = signature.method
+    make_lean(meta_graph)
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 

@@ -275,7 +275,7 @@ def test_one_beam_is_greedy_search(seed):
         limit=tf.constant(rows["limit"]),
         rules=settings["rules"],
         sampling=off._replace(repetition_penalty=tf.constant(penalty)),
-        stops=StopStrings(tf.fill([6, 1], ""), tf.fill([VOCABULARY], "x")),
+        stops=StopStrings(tf.fill([6, 1], ""), tf.strings.as_string, 1),
     )
     for row, n in enumerate(greedy.num_tokens.numpy()):
         assert found.num_tokens[row, 0] == n

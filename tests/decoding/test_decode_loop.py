@@ -58,7 +58,7 @@ class Table:
 def run(model, prompt, lengths, limit, penalty=1.0):
     rows = len(prompt)
     off = Sampling(*(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, penalty, np.int64(0))))
-    stops = StopStrings(tf.fill([rows, 1], ""), tf.fill([model.table.shape[0]], "x"))
+    stops = StopStrings(tf.fill([rows, 1], ""), tf.strings.as_string, 1)
     decoded = decode(
         model, tf.constant(prompt), tf.constant(lengths),
         limit=tf.constant(limit), rules=Rules((END,)), sampling=off, stops=stops,

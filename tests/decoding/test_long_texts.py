@@ -76,7 +76,7 @@ class Writer:
         off = Sampling(*(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, 1.0, np.int64(0))))
         return decode(
             self.model(source), prompt, lengths, limit=limit, rules=Rules(()), sampling=off,
-            stops=StopStrings(tf.fill([rows, 1], ""), tf.fill([VOCABULARY], "x")), **options,
+            stops=StopStrings(tf.fill([rows, 1], ""), tf.strings.as_string, 1), **options,
         )  # fmt: skip
 
     def shared(self, guessed):

@@ -84,6 +84,10 @@ class Cycle:
         return tf.gather(self.table, newest), state
 
 
+def _named(tokens):
+    return tf.strings.join(["<", tf.strings.as_string(tokens), ">"])
+
+
 def run(model, prompts, new, lookup=0, prompt_of=None, stop="", **sampling):
     lengths = tf.constant([len(prompt) for prompt in prompts])
     padded = tf.constant([prompt + [0] * (9 - len(prompt)) for prompt in prompts])
@@ -103,7 +107,7 @@ def run(model, prompts, new, lookup=0, prompt_of=None, stop="", **sampling):
     known = Text(tf.gather(padded, of), tf.gather(lengths, of))
     decoded = decode(
         model, padded, lengths, limit=tf.constant(new), rules=Rules((1,)), sampling=settings,
-        stops=StopStrings(tf.fill([rows, 1], stop), tf.constant([f"<{i}>" for i in range(12)])),
+        stops=StopStrings(tf.fill([rows, 1], stop), _named, 4),
         prompt_of=None if prompt_of is None else of,
         lookup=Lookup(known, lookup) if lookup else None,
     )  # fmt: skip
@@ -167,7 +171,7 @@ def test_no_row_at_all_is_fine():
     empty = tf.zeros([0], tf.int32)
     decoded = decode(
         Cycle(ROUND), tf.zeros([0, 4], tf.int32), empty, limit=empty, rules=Rules((1,)),
-        sampling=sampling, stops=StopStrings(tf.fill([0, 1], ""), tf.fill([12], "x")),
+        sampling=sampling, stops=StopStrings(tf.fill([0, 1], ""), _named, 4),
         prompt_of=empty, lookup=Lookup(Text(tf.zeros([0, 4], tf.int32), empty), 4),
     )  # fmt: skip
     assert decoded.num_tokens.shape == (0,)

@@ -12,7 +12,9 @@ def run(pieces, token_rows, stop_rows):
     token_bytes = tf.constant(pieces)
     width = max(map(len, stop_rows))
     stops = StopStrings(
-        tf.constant([row + [b""] * (width - len(row)) for row in stop_rows]), token_bytes
+        tf.constant([row + [b""] * (width - len(row)) for row in stop_rows]),
+        lambda ids: tf.gather(token_bytes, ids),
+        max(map(len, pieces)),
     )
     rows = len(token_rows)
     tail, stopped = tf.fill([rows], ""), tf.zeros([rows], tf.bool)
@@ -85,6 +87,6 @@ def test_a_long_stop_across_many_short_tokens_is_found():
 
 
 def test_no_rows_are_no_work():
-    stops = StopStrings(tf.zeros([0, 4], tf.string), tf.constant([b"a"]))
+    stops = StopStrings(tf.zeros([0, 4], tf.string), tf.strings.as_string, 1)
     tail, hit = stops.extend(tf.zeros([0], tf.string), tf.zeros([0], tf.int32))
     assert tail.shape == hit.shape == stops.cut(tail).shape == [0]

@@ -1,5 +1,7 @@
 """Stop strings, found in the bytes of the generated text even across tokens."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 MAX_STOP_BYTES = 256  # bounds the work of one step; longer ones are an error of their row
@@ -10,18 +12,19 @@ class StopStrings:
 
     Args:
         stops: string[b, n], "" = unused, each at most `MAX_STOP_BYTES`.
-        token_bytes: string[v], what each token adds to the text.
+        bytes_of: Gives string[b], what tokens int32[b] add to the text.
+        longest: The most bytes that a token adds.
     """
 
-    def __init__(self, stops: tf.Tensor, token_bytes: tf.Tensor):
+    def __init__(self, stops: tf.Tensor, bytes_of: Callable[[tf.Tensor], tf.Tensor], longest: int):
         lengths = tf.strings.length(stops)
         self.any = tf.reduce_any(lengths > 0)
         self._lengths = lengths  # [b, n]
         self._width = tf.reduce_max(tf.concat([tf.reshape(lengths, [-1]), [1]], 0))
         self._stops = tf.io.decode_raw(stops, tf.uint8, fixed_length=self._width)  # [b, n, w]
-        self._token_bytes = token_bytes
+        self._bytes_of = bytes_of
         # A match found now ends in the last token, so it begins this close to the end.
-        self._reach = self._width + tf.reduce_max(tf.strings.length(token_bytes))
+        self._reach = self._width + longest
 
     def extend(self, tail, tokens):
         """Adds a token to the end of each row's text; of a row that has ended it means nothing.
@@ -35,7 +38,7 @@ class StopStrings:
         """
 
         def look():
-            text = self._end_of(tf.strings.join([tail, tf.gather(self._token_bytes, tokens)]))
+            text = self._end_of(tf.strings.join([tail, self._bytes_of(tokens)]))
             # TensorFlow loses a number of rows that it knows.
             return text, tf.ensure_shape(self._first_match(text) >= 0, tokens.shape)
 

@@ -27,6 +27,7 @@ class CausalTextGenerator(TextGenerator):
         begin = tf.RaggedTensor.from_row_lengths(
             tf.fill([tf.reduce_sum(tf.cast(with_begin, tf.int32))], self.tokenizer.bos_id),
             tf.cast(with_begin, tf.int64),
+            validate=False,
         )
         return tf.concat([begin, ids], 1)
 

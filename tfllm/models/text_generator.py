@@ -14,6 +14,7 @@ from tfllm.errors import UserError
 from tfllm.models.row_errors import sampling_errors, too_long, wrong
 from tfllm.models.start import Start, scores_of_next
 from tfllm.models.text_functions import TextFunctions, first_error, per_row, with_defaults
+from tfllm.tokenizers.byte_table import ByteTable
 from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 # Prompts are padded to a multiple of this: every new shape builds new kernels.
@@ -77,13 +78,10 @@ class TextGenerator(TextFunctions):
             settings.no_repeat_ngram_size,
         )
         self.context_length = model.backbone.max_sequence_length
-        token_bytes = tokenizer.token_bytes()
-        # A table may have more rows than there are tokens (a multiple of 64, say).
-        unused = model.backbone.vocabulary_size - len(token_bytes)
-        self._token_bytes = token_bytes + [b""] * unused
+        self._token_bytes = ByteTable(tokenizer.token_bytes())
         # A longer text has too many tokens for sure, and tokenizing it would cost its neighbours
         # their memory. The factor is for models that normalize, which may shorten a text.
-        self._most_bytes = _NORMALIZED * (self.context_length + 1) * max(map(len, token_bytes))
+        self._most_bytes = _NORMALIZED * (self.context_length + 1) * self._token_bytes.longest
 
     def read(self, texts) -> tf.RaggedTensor:
         """int32[b, None], prompts as the model reads them, each at least one token."""
@@ -150,14 +148,17 @@ class TextGenerator(TextFunctions):
         sampling = Sampling(
             *(tf.where(fine, given, off) for given, off in zip(sampling, _OFF, strict=True))
         )
-        token_bytes = tf.constant(self._token_bytes)
-        stops = StopStrings(tf.where(fine[:, None], stop, ""), token_bytes)
+        stops = StopStrings(
+            tf.where(fine[:, None], stop, ""),
+            self._token_bytes.look_up,
+            self._token_bytes.longest,
+        )
         decoded = decode(
             start.model, start.prompt, start.lengths,
             limit=limit, rules=self.rules, sampling=sampling, stops=stops, prompt_of=prompt_of,
             lookup=self._lookup(start.known, prompt_of),
         )  # fmt: skip
-        raw = self._joined(token_bytes, decoded.token_ids, decoded.num_tokens)
+        raw = self._joined(decoded.token_ids, decoded.num_tokens)
         return {
             "text": self.finish(stops.cut(raw)),
             "finish_reason": _reason(decoded.stopped, error),
@@ -189,7 +190,7 @@ class TextGenerator(TextFunctions):
                 else tf.fill(tf.shape(limit), self.settings.repetition_penalty)
             ),
         )  # fmt: skip
-        raw = self._joined(tf.constant(self._token_bytes), found.token_ids, found.num_tokens)
+        raw = self._joined(found.token_ids, found.num_tokens)
         text = tf.reshape(self.finish(tf.reshape(raw, [-1])), tf.shape(raw))
         return {
             "text": text,
@@ -234,10 +235,10 @@ class TextGenerator(TextFunctions):
             return None
         return Lookup(Text(*(tf.gather(x, prompt_of) for x in known)), self.prompt_lookup)
 
-    def _joined(self, token_bytes, token_ids, num_tokens):
+    def _joined(self, token_ids, num_tokens):
         """string[...], the bytes of int32[..., n] tokens."""
         shown = tf.sequence_mask(num_tokens, tf.shape(token_ids)[-1])
-        return tf.strings.reduce_join(tf.where(shown, tf.gather(token_bytes, token_ids), ""), -1)
+        return tf.strings.reduce_join(self._token_bytes.look_up(tf.where(shown, token_ids, -1)), -1)
 
     def score(self, prompt, completion):
         """See `contract.SIGNATURES`."""

@@ -15,6 +15,7 @@ from tfllm.aside import install, make_folder
 from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 from tfllm.tokenizers.added_tokens import AddedToken, tokenize_around
+from tfllm.tokenizers.byte_table import ByteTable
 from tfllm.tokenizers.utf8 import valid_utf8, valid_utf8_in_graph
 
 
@@ -211,15 +212,11 @@ class Tokenizer(keras_hub.tokenizers.Tokenizer):
 
     def join_in_graph(self, table: Sequence[bytes], token_ids) -> tf.Tensor:
         """`join` of each row of `token_ids`, which are as `detokenize` takes them."""
-        entries = tf.constant([*table, b""])  # the last one is for ids that are none
+        entries = ByteTable(table)
         if not isinstance(token_ids, tf.RaggedTensor):
             token_ids = tf.convert_to_tensor(token_ids, dtype_hint=tf.int32)
-
-        def gather(ids):
-            none = tf.cast(len(table), ids.dtype)
-            return tf.gather(entries, tf.where((ids >= 0) & (ids < none), ids, none))
-
-        return tf.strings.reduce_join(tf.ragged.map_flat_values(gather, token_ids), axis=-1)
+        entries = tf.ragged.map_flat_values(entries.look_up, token_ids)
+        return tf.strings.reduce_join(entries, axis=-1)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes the tokenizer into a new folder, for `tfllm.tokenizers.load_tokenizer`.
