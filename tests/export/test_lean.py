@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfllm.export.lean import make_lean
 
@@ -80,3 +80,20 @@ def test_what_writes_variables_is_gone_and_what_reads_them_is_there(folder):
     make_lean(meta_graph)
     assert "SaveV2" not in ops()
     assert ops() >= {"RestoreV2", "While"}
+
+
+def test_what_a_function_returns_may_be_a_constant_that_another_stands_for():
+    meta_graph = meta_graph_pb2.MetaGraphDef()
+    meta_graph.saver_def.restore_op_name = meta_graph.saver_def.filename_tensor_name = "call"
+    call = meta_graph.graph_def.node.add(name="call", op="PartitionedCall")
+    call.attr["f"].func.name = "f"
+    function = meta_graph.graph_def.library.function.add()
+    function.signature.name = "f"
+    for name in ("one", "two"):
+        function.node_def.add(name=name, op="Const").attr["dtype"].type = 1
+        function.ret[name], function.control_ret[name] = f"{name}:output:0", name
+    make_lean(meta_graph)
+    (function,) = meta_graph.graph_def.library.function
+    assert [node.name for node in function.node_def] == ["one"]
+    assert dict(function.ret) == {"one": "one:output:0", "two": "one:output:0"}
+    assert dict(function.control_ret) == {"one": "one", "two": "one"}
