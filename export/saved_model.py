@@ -41,6 +41,7 @@ def for_serving(
     keep: Sequence[str] = (),
     source: str = "",
     check_python: str | None = None,
+    warm_up: Sequence[str] | None = None,
     **options: Any,
 ) -> Path | list[Path]:
     """Writes a model as the next version under `base`, checked against the live model.
@@ -60,6 +61,8 @@ def for_serving(
         source: What the model was loaded from, for `assets.extra/tfllm.json`.
         check_python: The interpreter that checks, such as one with another TensorFlow; None means
             this one.
+        warm_up: Signatures that a server calls before it answers; None means all. The others take
+            their memory, and the time to pack matrices, with their first request.
         **options: Of the task: `beams` and `prompt_lookup` of a `TextGenerator`.
 
     Returns:
@@ -92,6 +95,7 @@ def for_serving(
         for each, kept in named:
             with served_in(model, each, kept) as served:
                 text = _text(model, options)
+                _require_signatures(text, warm_up)
                 trial = Trial(served.kinds)
                 trial.run()
                 yield functools.partial(
@@ -101,6 +105,7 @@ def for_serving(
                     trial=trial,
                     source=source,
                     python=check_python,
+                    warm_up=warm_up,
                 )
 
     # LoRA is part of the kernels in an export.
@@ -120,6 +125,14 @@ def _text(model: TextTask, options: dict[str, Any]) -> TextFunctions:
         ) from error
 
 
+def _require_signatures(text: TextFunctions, names: Sequence[str] | None) -> None:
+    if unknown := sorted(set(names or ()) - set(text.signatures)):
+        raise UserError(
+            f"warm_up: there is no signature {', '.join(unknown)}; expected some of "
+            f"{', '.join(text.signatures)}."
+        )
+
+
 def _write(
     folder: Path,
     *,
@@ -128,6 +141,7 @@ def _write(
     trial: Trial,
     source: str,
     python: str | None,
+    warm_up: Sequence[str] | None,
 ) -> None:
     functions = build(text)
     # The graph holds on to the weights, not to the optimizer's state.
@@ -138,7 +152,12 @@ def _write(
     requests = text.requests()
     tf.saved_model.save(module, str(folder), signatures=functions)
     _finish_graph(folder / "saved_model.pb", text)
-    write_warmup(folder, [(name, _tensors(text, name, inputs)) for name, inputs in requests])
+    replayed = [
+        (name, _tensors(text, name, inputs))
+        for name, inputs in requests
+        if warm_up is None or name in warm_up
+    ]
+    write_warmup(folder, replayed)
     _write_metadata(folder, text, served, source)
     with ThreadPoolExecutor(1) as beside:  # two cores halve the time
         answers = beside.submit(run_in_fresh_process, folder, requests, python)

@@ -1,9 +1,13 @@
 """What `for_serving` refuses, and what it leaves behind."""
 
+import json
 import stat
 
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
+from tfllm import contract
 from tfllm.errors import UserError
 from tfllm.export import CheckFailed, for_serving
 
@@ -57,3 +61,14 @@ def test_an_option_that_the_task_has_not_is_refused(new_model, tmp_path):
     with pytest.raises(UserError, match="beams must be at least 1, got 0"):
         for_serving(model, tmp_path / "lm", beams=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_warms_up_with_what_is_named(new_model, tmp_path):
+    model = new_model("gpt", num_layers=1, hidden_dim=8)
+    with pytest.raises(UserError, match="no signature embed; expected some of .*generate"):
+        for_serving(model, tmp_path / "lm", warm_up=["embed", "generate"])
+    folder = for_serving(model, tmp_path / "lm", warm_up=["generate"], prompt_lookup=2)
+    records = tf.data.TFRecordDataset(str(folder / contract.WARMUP_FILE))
+    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()).predict_log for r in records]
+    assert {log.request.model_spec.signature_name for log in logs} == {"generate"}
+    assert json.loads((folder / contract.METADATA_FILE).read_text())["prompt_lookup"] == 2

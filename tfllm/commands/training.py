@@ -93,6 +93,7 @@ def export(args) -> dict[str, Any]:
         keep=args.keep,
         source=args.preset,
         check_python=args.check_python,
+        warm_up=args.warm_up,
         **options,
     )
     written = [
@@ -179,6 +180,10 @@ def add_training(verb: Verb) -> None:
     p.add_argument(
         "--prompt-lookup", type=int, metavar="N",
         help="generate guesses N tokens at a time where a text repeats what was read (default 0)",
+    )  # fmt: skip
+    p.add_argument(
+        "--warm-up", action="append", metavar="SIGNATURE",
+        help="called before a server answers (default: all; each keeps memory of its own)",
     )  # fmt: skip
     p.add_argument("--check-python", help="interpreter that checks, as one with TensorFlow 2.20")
 
