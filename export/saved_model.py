@@ -193,7 +193,8 @@ def _tensors(text: TextFunctions, signature_name: str, inputs: dict) -> dict[str
 
 def _answer(text: TextFunctions, functions, signature_name: str, inputs: dict) -> dict[str, list]:
     """What the live model says."""
-    outputs = functions[signature_name](**_tensors(text, signature_name, inputs))
+    function = functions[signature_name].get_concrete_function()
+    outputs = function(**_tensors(text, signature_name, inputs))
     return {name: rows.plain(tensor.numpy().tolist()) for name, tensor in outputs.items()}
 
 
