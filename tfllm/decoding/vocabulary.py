@@ -17,15 +17,10 @@ def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         float32[b, k], best first, of equals the first one first; and int32[b, k], where they are.
     """
-    size = scores.shape[-1]
-    width = next((n for n in range(_WIDEST, _NARROWEST - 1, -1) if size % n == 0), None)
-    if width is None:
-        width = _WIDEST // 2
-        scores = tf.pad(scores, [[0, 0], [0, -size % width]], constant_values=float("-inf"))
-    count = scores.shape[-1] // width
+    parts = _parts(scores)
+    count, width = parts.shape[1:]
     if count <= k:
-        return tf.math.top_k(scores[:, :size], k)
-    parts = tf.reshape(scores, [-1, count, width])
+        return tf.math.top_k(scores, k)
     _, chosen = tf.math.top_k(tf.reduce_max(parts, -1), k)
     chosen = tf.sort(chosen)  # in the order of the row, so that of equals the first one is first
     candidates = tf.reshape(tf.gather(parts, chosen, batch_dims=1), [-1, k * width])
@@ -34,9 +29,23 @@ def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def log_total(logits: tf.Tensor) -> tf.Tensor:
-    """float32[b], `tf.reduce_logsumexp` of finite float32[b, v], faster.
+    """float32[b], `tf.reduce_logsumexp` of finite float32[b, v], v known, faster.
 
     The softmax is one pass of oneDNN. Its largest number is at least 1 / v, so the logarithm of
-    that is exact.
+    that is exact; and it is where the largest logit is. The best of each part is what `best` looks
+    for too: where both look at the same logits, TensorFlow looks once.
     """
-    return tf.reduce_max(logits, -1) - tf.math.log(tf.reduce_max(tf.nn.softmax(logits), -1))
+    each = tf.reduce_max(_parts(logits), -1)
+    probabilities = _parts(tf.nn.softmax(logits))
+    there = tf.gather(probabilities, tf.argmax(each, -1, tf.int32), batch_dims=1)
+    return tf.reduce_max(each, -1) - tf.math.log(tf.reduce_max(there, -1))
+
+
+def _parts(scores):
+    """float32[b, parts, width] of float32[b, v], filled up with minus infinity."""
+    size = scores.shape[-1]
+    width = next((n for n in range(_WIDEST, _NARROWEST - 1, -1) if size % n == 0), None)
+    if width is None:
+        width = _WIDEST // 2
+        scores = tf.pad(scores, [[0, 0], [0, -size % width]], constant_values=float("-inf"))
+    return tf.reshape(scores, [-1, scores.shape[-1] // width, width])

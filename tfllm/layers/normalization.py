@@ -1,10 +1,30 @@
-"""Layer norms, made and built at once."""
+"""Layer norms."""
 
 import keras
+import tensorflow as tf
 
 
-def layer_norm(shape, *, epsilon=1e-5, dtype, name) -> keras.layers.LayerNormalization:
-    """A norm over the last dimension, with gain and bias.
+class LayerNorm(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last dimension, in half as many ops.
+
+    Call arguments:
+        inputs: float[..., m].
+
+    Returns:
+        float[..., m].
+    """
+
+    def call(self, inputs):
+        gamma, beta = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta))
+        x = tf.cast(inputs, tf.float32)
+        x -= tf.reduce_mean(x, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(x), -1, keepdims=True)
+        y = x * tf.math.rsqrt(variance + self.epsilon) * gamma + beta
+        return tf.cast(y, self.compute_dtype)
+
+
+def layer_norm(shape, *, epsilon=1e-5, dtype, name) -> LayerNorm:
+    """A norm over the last dimension, with gain and bias, made and built at once.
 
     Args:
         shape: Of what it will normalise, a tuple of sizes or None.
@@ -15,6 +35,6 @@ def layer_norm(shape, *, epsilon=1e-5, dtype, name) -> keras.layers.LayerNormali
     Source:
         Ba et al. 2016, https://arxiv.org/abs/1607.06450
     """
-    norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=dtype, name=name)
+    norm = LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
     norm.build(shape)
     return norm

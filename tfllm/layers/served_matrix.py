@@ -95,6 +95,10 @@ class ServedMatrix(tf.Module):
     def _bias(self, bias):
         return tf.Variable(bias, trainable=False, name="bias")
 
+    def _shaped(self, y):
+        y.set_shape([None, self.units])
+        return y
+
 
 class Float32Matrix(ServedMatrix):
     """As it is, with the ops of any TensorFlow; of a table the transpose is stored.
@@ -148,7 +152,7 @@ class BFloat16Matrix(ServedMatrix):
             is_filter_const=attr_value_pb2.AttrValue(b=True),
             _kernel=attr_value_pb2.AttrValue(s=b"MklNameChangeOp"),
         )
-        return tf.cast(tf.ensure_shape(y, [None, self.units]), tf.float32)
+        return tf.cast(self._shaped(y), tf.float32)
 
 
 class Int8Matrix(ServedMatrix):
@@ -171,33 +175,32 @@ class Int8Matrix(ServedMatrix):
         axis = 1 if self.transposed else 0
         largest = np.abs(matrix).max(axis, keepdims=True)
         scale = np.where(largest > 0, largest, 1.0) / _LARGEST
-        self.values = tf.Variable(
-            np.rint(matrix / scale).astype(np.int8), trainable=False, name="values"
-        )
+        values = tf.constant(np.rint(matrix / scale).astype(np.int8))
+        self.values = tf.Variable(tf.bitcast(values, tf.qint8), trainable=False, name="values")
         self.scale = tf.Variable(scale.ravel(), trainable=False, name="scale")
 
     def rows(self, ids):
-        scale = tf.gather(self.scale.value(), ids)
-        return tf.cast(tf.gather(self.values.value(), ids), tf.float32) * scale[..., None]
+        rows = tf.bitcast(tf.gather(self.values.value(), ids), tf.int8)
+        return tf.cast(rows, tf.float32) * tf.gather(self.scale.value(), ids)[..., None]
 
     def __call__(self, x):
-        largest = tf.reduce_max(tf.abs(x), -1, keepdims=True)
-        # A row of zeros is no row to divide by its largest.
-        largest = tf.maximum(largest, np.finfo(np.float32).tiny * _LARGEST)
-        rounded = tf.cast(tf.round(x * (_LARGEST / largest)), tf.int8)
-        least, most = tf.constant(-_LARGEST), tf.constant(_LARGEST)
+        row_scale = tf.reduce_max(tf.abs(x), -1, keepdims=True) * (1 / _LARGEST)
+        # A row of zeros has no scale, and stays what it is.
+        rounded = tf.cast(tf.round(x * tf.math.reciprocal_no_nan(row_scale)), tf.int8)
+        # The ranges are part of the key by which oneDNN finds a kernel: they stay the same, and the
+        # scales are outside. A table has so many columns that the kernel is given their scales.
+        most = tf.constant(_LARGEST**2 if self.transposed else _LARGEST)
+        of_column = self.scale.value() if self.transposed else most
         y = _op(
             "_QuantizedMatMul",
-            # The ranges are part of the key by which oneDNN finds a kernel: they stay the same,
-            # and the scales are outside.
             [
                 tf.bitcast(rounded, tf.qint8),
-                tf.bitcast(self.values.value(), tf.qint8),
+                self.values.value(),
                 tf.zeros([self.units]),
-                least,
+                -most,
                 most,
-                least,
-                most,
+                of_column,
+                of_column,
             ],
             tf.float32,
             Tdevice_inputs=_types(tf.qint8, tf.qint8, tf.float32),
@@ -216,8 +219,9 @@ class Int8Matrix(ServedMatrix):
             input_quant_mode=attr_value_pb2.AttrValue(s=b"SCALED"),
             output_quant_mode=attr_value_pb2.AttrValue(s=b"SCALED"),
         )
-        y = tf.ensure_shape(y, [None, self.units])
-        y = y * (largest / _LARGEST) * self.scale
+        y = self._shaped(y) * row_scale
+        if not self.transposed:
+            y *= self.scale
         return y if self.bias is None else y + self.bias
 
 
