@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-_WIDEST, _NARROWEST = 256, 16  # of the parts that a row is looked through in
+_WIDEST, _NARROWEST = 128, 16  # of the parts that a row is looked through in
 
 
 def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -46,6 +46,6 @@ def _parts(scores):
     size = scores.shape[-1]
     width = next((n for n in range(_WIDEST, _NARROWEST - 1, -1) if size % n == 0), None)
     if width is None:
-        width = _WIDEST // 2
+        width = _WIDEST
         scores = tf.pad(scores, [[0, 0], [0, -size % width]], constant_values=float("-inf"))
     return tf.reshape(scores, [-1, scores.shape[-1] // width, width])

@@ -182,7 +182,8 @@ class MultiHeadAttention(keras.layers.Layer):
         """float[b * n, h * d], what float[b, h, n, d] queries find."""
         k, v = cache
         # A product with few queries is faster if what is scaled are they and not their scores.
-        scores = tf.matmul(tf.cast(q * self._scale, k.dtype), k, transpose_b=True)
+        q = q if self._scale == 1.0 else q * self._scale
+        scores = tf.matmul(tf.cast(q, k.dtype), k, transpose_b=True)
         weights = tf.nn.softmax(tf.cast(scores, tf.float32) + added)
         y = tf.transpose(tf.matmul(tf.cast(weights, v.dtype), v), (0, 2, 1, 3))
         y = tf.reshape(y, [-1, self.num_heads * self._width_of_head])

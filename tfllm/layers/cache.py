@@ -136,11 +136,13 @@ def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, place: tf.Tensor) -> KVCac
         The `KVCache` to go on with.
     """
 
+    shape = tf.shape(cache.k)
+
     def put(old, fresh):
         head_dim = old.shape[3]
         fresh = tf.reshape(tf.cast(fresh, old.dtype), [-1, head_dim])
         flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, [-1, head_dim]), i=place, v=fresh)
-        written = tf.reshape(flat, tf.shape(old))
+        written = tf.reshape(flat, shape)
         written.set_shape(old.shape)
         return written
 
