@@ -33,7 +33,7 @@ def test_int8_rounds_columns_and_rows_and_nothing_else(transposed):
     matrix = Int8Matrix(KERNEL.T if transposed else KERNEL, transposed=transposed, name="m")
     expected = int8(X, 1) @ int8(KERNEL, 0)
     np.testing.assert_allclose(product(matrix, X), expected, rtol=1e-5, atol=1e-9)
-    assert sum(variable.dtype == tf.qint8 for variable in matrix.variables) == 1
+    assert sum(variable.dtype == tf.int8 for variable in matrix.variables) == 1
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -49,9 +49,7 @@ def test_rows_of_a_table_are_those_that_it_multiplies_by(kind):
     table = kind(KERNEL.T, transposed=True, name="table")
     identity = np.eye(48, dtype="float32")
     multiplied_by = product(table, identity).numpy().T
-    np.testing.assert_allclose(
-        table.rows([[3, 0, 19]])[0], multiplied_by[[3, 0, 19]], rtol=1e-6
-    )
+    np.testing.assert_allclose(table.rows([[3, 0, 19]])[0], multiplied_by[[3, 0, 19]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Int8Matrix, BFloat16Matrix])

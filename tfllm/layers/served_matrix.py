@@ -175,30 +175,33 @@ class Int8Matrix(ServedMatrix):
         axis = 1 if self.transposed else 0
         largest = np.abs(matrix).max(axis, keepdims=True)
         scale = np.where(largest > 0, largest, 1.0) / _LARGEST
-        values = tf.constant(np.rint(matrix / scale).astype(np.int8))
-        self.values = tf.Variable(tf.bitcast(values, tf.qint8), trainable=False, name="values")
+        self.values = tf.Variable(
+            np.rint(matrix / scale).astype(np.int8), trainable=False, name="values"
+        )
         self.scale = tf.Variable(scale.ravel(), trainable=False, name="scale")
 
     def rows(self, ids):
-        rows = tf.bitcast(tf.gather(self.values.value(), ids), tf.int8)
-        return tf.cast(rows, tf.float32) * tf.gather(self.scale.value(), ids)[..., None]
+        scale = tf.gather(self.scale.value(), ids)
+        return tf.cast(tf.gather(self.values.value(), ids), tf.float32) * scale[..., None]
 
     def __call__(self, x):
         row_scale = tf.reduce_max(tf.abs(x), -1, keepdims=True) * (1 / _LARGEST)
         # A row of zeros has no scale, and stays what it is.
         rounded = tf.cast(tf.round(x * tf.math.reciprocal_no_nan(row_scale)), tf.int8)
-        # The ranges are part of the key by which oneDNN finds a kernel: they stay the same, and the
-        # scales are outside. A table has so many columns that the kernel is given their scales.
-        most = tf.constant(_LARGEST**2 if self.transposed else _LARGEST)
-        of_column = self.scale.value() if self.transposed else most
+        # A range is 127 scales. Those of the rows are outside: ranges are part of the key by which
+        # TensorFlow finds a kernel, numbers of x and places in memory of the matrix. So kernels are
+        # shared by matrices of one shape; only a table, of which there is one, and which has many
+        # columns to scale, gives the op a scale of its own for each: its range by 127.
+        of_row = tf.constant(_LARGEST**2 if self.transposed else _LARGEST)
+        of_column = self.scale.value() if self.transposed else tf.constant(_LARGEST)
         y = _op(
             "_QuantizedMatMul",
             [
                 tf.bitcast(rounded, tf.qint8),
-                self.values.value(),
+                tf.bitcast(self.values.value(), tf.qint8),
                 tf.zeros([self.units]),
-                -most,
-                most,
+                -of_row,
+                of_row,
                 of_column,
                 of_column,
             ],
