@@ -24,7 +24,8 @@ def make_lean(meta_graph: meta_graph_pb2.MetaGraphDef) -> None:
     _keep(graph, "node", _reached(graph.node, map(_node_of, ends)))
     functions = {function.signature.name: function for function in graph.library.function}
     called: set[str] = set()
-    waiting = [*_calls(graph.node)]
+    # What Python's loader restores, too.
+    waiting = [*_calls(graph.node), *meta_graph.object_graph_def.concrete_functions]
     while waiting:
         if (name := waiting.pop()) not in called:
             called.add(name)

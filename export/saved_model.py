@@ -150,7 +150,9 @@ def _write(
     if served.kinds:
         module.trial = trial
     requests = text.requests()
-    tf.saved_model.save(module, str(folder), signatures=functions)
+    # A server computes no gradients.
+    without = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=functions, options=without)
     _finish_graph(folder / "saved_model.pb", text)
     replayed = [
         (name, _tensors(text, name, inputs))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfllm
 from tfllm.export import for_serving, inspect_export
@@ -59,6 +60,13 @@ def test_scores_and_samples_are_those_of_the_live_model(client, model):
     sampled = {"temperature": 1.0, "seed": [3, 4, 5], "max_new_tokens": [3, 20, 9]}
     texts = [answer.text for answer in client.generate(prompts, **sampled)]
     assert texts == [answer.text for answer in model.generate(prompts, **sampled)]
+
+
+def test_the_loader_of_python_reads_the_export(exported, model):
+    """Marian's activation has a gradient of its own, which no export needs."""
+    tokenize = tf.saved_model.load(str(exported)).signatures["tokenize"]
+    ids = tokenize(text=tf.constant(["one two"]))["token_ids"].numpy()[0].tolist()
+    assert ids == model.preprocessor.tokenizer.encode("one two")
 
 
 def test_the_export_says_what_it_is(exported):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfllm import contract
 from tfllm.cli import main
@@ -34,6 +35,9 @@ def test_it_answers_nearly_as_the_live_model_and_is_smaller(
     (found,) = run_in_fresh_process(folder, requests)
     difference = np.abs(np.array(found["logprob"]) - expected)
     assert 0 < difference.max() < nats
+    in_python = tf.saved_model.load(str(folder)).signatures[contract.SCORE]
+    again = in_python(prompt=tf.constant(PROMPTS), completion=tf.constant(COMPLETIONS))
+    np.testing.assert_allclose(again["logprob"], found["logprob"], atol=1e-4)
     about = inspect_export(folder)
     assert about["metadata"]["precision"] == precision
     assert set(about["metadata"]["internal_ops"]) <= set(about["ops"])
