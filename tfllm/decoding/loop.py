@@ -105,7 +105,7 @@ def decode(
             tf.concat([rows.last[:, None], guesses], 1),
             tf.minimum(start[:, None] + here, farthest[:, None]),
             start,
-            tf.repeat(here[None], tf.size(own), 0),
+            tf.zeros_like(start)[:, None] + here,
             guesses,
         )
         return step + 1, new, rows, pace, state
