@@ -15,6 +15,7 @@ from tfllm._version import __version__
 from tfllm.commands.asking import add_asking
 from tfllm.commands.measuring import add_measuring
 from tfllm.commands.reporting import add_reporting
+from tfllm.commands.serving import add_serving
 from tfllm.commands.training import add_training
 from tfllm.errors import Failure, UserError
 
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    for add in (add_training, add_measuring, add_reporting, add_asking):
+    for add in (add_training, add_measuring, add_reporting, add_serving, add_asking):
         add(verb)
     return parser
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
 
 import tfllm
 from tfllm import contract
@@ -42,10 +44,15 @@ def folders(models, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clients(folders):
+def server(folders):
     with Server({name: str(folder.parent) for name, folder in folders.items()}, port=0) as server:
         server.wait_until_available(60)
-        yield {name: Client(f"localhost:{server.port}", name) for name in folders}
+        yield server
+
+
+@pytest.fixture(scope="module")
+def clients(folders, server):
+    return {name: Client(f"localhost:{server.port}", name) for name in folders}
 
 
 def same(found, expected):
@@ -141,6 +148,25 @@ def test_examples_are_classified_in_the_session_and_a_bad_one_fails_alone(folder
     np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
     names, none = ["sad", "glad", "neither"], [""] * 3
     assert found["classes"] == [names, none, names, none, names, none]
+
+
+def test_the_classify_rpc_answers_as_the_client_does(clients, server):
+    client = clients["classifier"]
+    request = classification_pb2.ClassificationRequest(
+        model_spec={"name": "classifier", "signature_name": contract.CLASSIFY_EXAMPLES}
+    )
+    for text in TEXTS[:2]:
+        row = request.input.example_list.examples.add()
+        row.features.feature["text"].bytes_list.value.append(text.encode())
+
+    with grpc.insecure_channel(f"localhost:{server.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        found = stub.Classify(request, timeout=60).result.classifications
+
+    expected = client.classify(TEXTS[:2])
+    for row, answer in zip(found, expected, strict=True):
+        assert [one.label for one in row.classes] == ["sad", "glad", "neither"]
+        np.testing.assert_allclose([one.score for one in row.classes], answer.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

@@ -1,5 +1,7 @@
 """The recorded answers of the stock server, asked of the embedded one over a real socket."""
 
+import shutil
+
 import grpc
 import numpy as np
 import pytest
@@ -404,3 +406,100 @@ def test_status_lists_the_highest_version_first_and_ignores_labels(status, spec,
     assert [told.version for told in listed] == versions
     assert {told.state for told in listed} == {30}
     assert all(told.HasField("status") and told.status.error_code == 0 for told in listed)
+
+
+# F. What polling finds.
+
+
+class Compiled(tf.Module):
+    """Needs XLA."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")], jit_compile=True)
+    def double(self, x):
+        return {"y": 2 * x}
+
+
+@pytest.fixture(scope="module")
+def polled(tmp_path_factory, vec_versions):
+    """A channel to a server whose base path holds what can be there, and the base path."""
+    base = tmp_path_factory.mktemp("polled")
+    shutil.copytree(vec_versions / "1", base / "-7")
+    shutil.copytree(vec_versions / "3", base / "0003")
+    shutil.copytree(vec_versions / "2", base / "two")
+    (base / "4").mkdir()
+    shutil.copytree(vec_versions / "1", base / "5")
+    shutil.rmtree(base / "5" / "variables")
+    warmup = shutil.copytree(vec_versions / "1", base / "6") / "assets.extra"
+    warmup.mkdir()
+    (warmup / "tf_serving_warmup_requests").write_bytes(b"no TFRecord at all")
+    model = Compiled()
+    tf.saved_model.save(model, str(base / "8"), signatures=model.double)
+    with Server({"vec": ServedModel(str(base), latest=None)}, port=0, poll_s=0.02) as server:
+
+        def have_settled():
+            told = server.versions.statuses("vec")
+            return len(told) == 6 and {int(each.state) for each in told} <= {30, 50}
+
+        assert server.versions.wait_until(have_settled, 20), server.versions.statuses("vec")
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield channel, base
+
+
+def test_every_numeric_folder_is_a_version_and_status_says_what_became_of_it(polled):
+    channel, base = polled
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "vec"})
+
+    told = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request)
+
+    states = [(each.version, each.state) for each in told.model_version_status]
+    assert states == [(8, 30), (6, 50), (5, 30), (4, 50), (3, 30), (-7, 30)]
+    errors = {
+        each.version: (each.status.error_code, each.status.error_message)
+        for each in told.model_version_status
+    }
+    assert errors[4] == (
+        5,
+        "Specified file path does not appear to contain a SavedModel bundle (should have a file "
+        f"called `saved_model.pb`)\nSpecified file path: {base / '4'}",
+    )
+    code, message = errors[6]
+    assert code == 15  # DATA_LOSS
+    assert message.endswith("Please verify your warmup data is in TFRecord format.")
+    assert errors[3] == (0, "")
+
+
+@pytest.mark.parametrize(("version", "factor"), [(-7, 1), (3, 3)])
+def test_a_version_is_asked_for_by_its_number(polled, version, factor):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(polled[0])
+    spec = {"name": "vec", "version": {"value": version}}
+    request = predict_pb2.PredictRequest(model_spec=spec)
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(X))
+    request.inputs["n"].CopyFrom(tf.make_tensor_proto(N))
+
+    found = stub.Predict(request, timeout=20)
+
+    np.testing.assert_array_equal(tf.make_ndarray(found.outputs["y"]), X * factor)
+
+
+def test_a_version_without_variables_answers_with_failed_precondition(polled):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(polled[0])
+    spec = {"name": "vec", "version": {"value": 5}}
+    request = predict_pb2.PredictRequest(model_spec=spec)
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(X))
+    request.inputs["n"].CopyFrom(tf.make_tensor_proto(N))
+
+    code, details = _refusal(stub.Predict, request)
+
+    assert code == "FAILED_PRECONDITION"
+    assert "Could not find variable" in details
+
+
+def test_a_function_that_must_be_compiled_answers_with_internal(polled):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(polled[0])
+    request = predict_pb2.PredictRequest(model_spec={"name": "vec"})
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.float32([1])))
+
+    code, details = _refusal(stub.Predict, request)
+
+    assert code == "INTERNAL"
+    assert details.startswith("XLA compilation disabled\n\t [[")

@@ -10,6 +10,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tfllm.errors import UserError
 from tfllm.serving import ServedModel, run_stock_server, stock_server_command
+from tfllm.serving.model_config import models_of, read_model_config
 
 RUN = """
 import sys
@@ -82,3 +83,16 @@ def test_the_binary_takes_the_place_of_the_process(tmp_path):
     told = process.communicate(timeout=60)[0].split()
     assert told[:3] == [str(process.pid), str(binary), "--port=8599"]
     assert told[-1] == f"--model_base_path={tmp_path}/gpt"
+
+
+def test_every_policy_is_written_as_it_is_read(tmp_path):
+    models = {
+        "newest": ServedModel("/models/a", 2),
+        "all": ServedModel("/models/b", None, {"stable": 4}),
+        "some": ServedModel("/models/c", versions=frozenset({3, 1})),
+    }
+    path = tmp_path / "models.config"
+
+    stock_server_command(models, config_file=path)
+
+    assert models_of(read_model_config(path)) == models

@@ -12,7 +12,8 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tfllm.serving import Code, ServingError
 from tfllm.serving.models import ServedModel
 from tfllm.serving.predict import predict
-from tfllm.serving.versions import State, Versions
+from tfllm.serving.states import State, VersionOptions
+from tfllm.serving.versions import Versions
 
 X = np.ones([1, 2], np.float32)
 
@@ -429,3 +430,61 @@ def test_stopping_unloads_everything(tmp_path, vec_versions, publish):
         wait_for(versions, "vec", v1="AVAILABLE")
 
     assert [told.state for told in versions.statuses("vec")] == [State.END]
+
+
+def test_a_load_that_fails_is_tried_again_as_often_as_asked(tmp_path, vec_versions, publish):
+    (tmp_path / "vec" / "1").mkdir(parents=True)
+    aside = tmp_path / "empty"
+    models = {"vec": ServedModel(str(tmp_path / "vec"))}
+
+    versions = Versions(models, 0.02, VersionOptions(max_retries=10_000, retry_interval_s=0))
+    versions.start()
+    try:
+        wait_for(versions, "vec", v1="LOADING")
+        assert versions.statuses("vec")[0].error is None
+        (tmp_path / "vec" / "1").rename(aside)
+        publish(vec_versions / "1", tmp_path / "vec" / "1")
+        wait_for(versions, "vec", v1="AVAILABLE")
+    finally:
+        versions.stop()
+
+
+def test_after_the_last_try_a_version_ends(tmp_path, caplog):
+    (tmp_path / "vec" / "1").mkdir(parents=True)
+
+    versions = Versions(
+        {"vec": ServedModel(str(tmp_path / "vec"))}, 0.02, VersionOptions(2, retry_interval_s=0)
+    )
+    versions.start()
+    try:
+        wait_for(versions, "vec", v1="END")
+    finally:
+        versions.stop()
+    assert caplog.text.count("vec version 1 failed to load") == 3
+
+
+def test_warmup_can_be_left_out(tmp_path, vec_versions):
+    folder = shutil.copytree(vec_versions / "1", tmp_path / "vec" / "1")
+    write_warmup(folder, [b"\xff"])
+
+    versions = Versions({"vec": ServedModel(str(tmp_path / "vec"))}, 0.02, VersionOptions(0, 0, 0))
+    versions.start()
+    try:
+        wait_for(versions, "vec", v1="AVAILABLE")
+    finally:
+        versions.stop()
+
+
+def test_without_polling_the_base_path_is_looked_at_once(tmp_path, vec_versions, publish):
+    base = tmp_path / "vec"
+    publish(vec_versions / "1", base / "1")
+    versions = Versions({"vec": ServedModel(str(base), latest=None)}, poll_s=0)
+    versions.start()
+    try:
+        wait_for(versions, "vec", v1="AVAILABLE")
+        publish(vec_versions / "2", base / "2")
+        assert not versions.wait_until(lambda: len(versions.statuses("vec")) == 2, 0.2)
+        versions.set_models(versions.models)
+        wait_for(versions, "vec", v1="AVAILABLE", v2="AVAILABLE")
+    finally:
+        versions.stop()

@@ -1,10 +1,10 @@
-"""Commands that ask a model, and the one that serves it."""
+"""Commands that ask a model."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tfllm.commands.options import Verb, add_sampling, endpoint_of, given, load_preset, sampling_of
+from tfllm.commands.options import Verb, add_sampling, endpoint_of, load_preset, sampling_of
 from tfllm.errors import UserError
 
 
@@ -15,20 +15,6 @@ def generate(args) -> dict[str, Any]:
     if not isinstance(model, GeneratorCalls):
         raise UserError(f"{args.preset} holds a {type(model).__name__}, which writes no text.")
     return _generations(model, args)
-
-
-def serve(args) -> None:
-    from tfllm.serving import run_stock_server, serve
-
-    if args.name and len(args.models) > 1:
-        raise UserError(f"--name names one model, got {len(args.models)}.")
-    models = {args.name: args.models[0]} if args.name else args.models
-    if args.server == "embedded":
-        serve(models, port=args.port, host=given(args.host, "127.0.0.1"))
-    elif args.host is None:
-        run_stock_server(models, port=args.port)
-    else:
-        raise UserError("tensorflow_model_server listens on every address: leave --host out.")
 
 
 def call(args) -> dict[str, Any]:
@@ -115,13 +101,6 @@ def add_asking(verb: Verb) -> None:
     p = verb(generate, "continues prompts with a preset")
     p.add_argument("preset")
     add_sampling(p)
-
-    p = verb(serve, "serves exports over gRPC until it is stopped")
-    p.add_argument("models", nargs="+", metavar="BASE", help="as models/gpt")
-    p.add_argument("--name", help="of the model (default: the folder's name)")
-    p.add_argument("--port", type=int, default=8500)
-    p.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    p.add_argument("--server", choices=["embedded", "tensorflow_model_server"], default="embedded")
 
     p = verb(call, "asks a served model")
     p.add_argument("endpoint", metavar="HOST:PORT/MODEL[/SIGNATURE]")

@@ -9,29 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfllm.serving.batching_parameters import BatchingParameters, read_batching_parameters
     from tfllm.serving.client import Client
     from tfllm.serving.models import ServedModel
+    from tfllm.serving.rest_server import RestOptions
     from tfllm.serving.server import Server, serve
     from tfllm.serving.status import Code, ServingError
     from tfllm.serving.stock import run_stock_server, stock_server_command
 
 _HOMES = {
+    "BatchingParameters": "batching_parameters",
     "Client": "client",
     "Code": "status",
+    "RestOptions": "rest_server",
     "ServedModel": "models",
     "Server": "server",
     "ServingError": "status",
+    "read_batching_parameters": "batching_parameters",
     "run_stock_server": "stock",
     "serve": "server",
     "stock_server_command": "stock",
 }
 
 __all__ = [
+    "BatchingParameters",
     "Client",
     "Code",
+    "RestOptions",
     "ServedModel",
     "Server",
     "ServingError",
+    "read_batching_parameters",
     "run_stock_server",
     "serve",
     "stock_server_command",

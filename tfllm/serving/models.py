@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +23,22 @@ class ServedModel:
 
     Attributes:
         base_path: The folder of its version folders.
-        latest: How many of the newest versions are served.
+        latest: How many of the newest versions are served; None serves all.
         labels: Version numbers that clients may ask for by name.
+        versions: The numbers that are served, whatever `latest` says; None leaves it to `latest`.
     """
 
     base_path: str
-    latest: int = 1
+    latest: int | None = 1
     labels: Mapping[str, int] = field(default_factory=dict)
+    versions: frozenset[int] | None = None
+
+    def wanted(self, found: Iterable[int]) -> list[int]:
+        """Those of the found versions that are served, the newest first."""
+        if self.versions is not None:
+            found = self.versions.intersection(found)
+            return sorted(found, reverse=True)
+        return sorted(found, reverse=True)[: self.latest]
 
 
 def served_models(models: Models) -> dict[str, ServedModel]:
@@ -41,7 +50,7 @@ def served_models(models: Models) -> dict[str, ServedModel]:
 
     Raises:
         UserError: a base path that is not a folder or is a version folder, the same name twice, or
-            no model at all.
+            an empty list. (An empty mapping is for a server that waits to be told.)
     """
     if isinstance(models, str | os.PathLike):
         models = [models]
@@ -49,7 +58,7 @@ def served_models(models: Models) -> dict[str, ServedModel]:
         named = list(models.items())
     else:
         named = [(Path(os.path.abspath(path)).name, path) for path in models]
-    if not named:
+    if not named and not isinstance(models, Mapping):
         raise UserError("there is no model to serve: give the base path of at least one.")
     served: dict[str, ServedModel] = {}
     for name, model in named:

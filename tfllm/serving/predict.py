@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from tfllm import contract
+from tfllm.serving.metrics import model_run
 from tfllm.serving.servables import Servable
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.tensors import decode, encode
@@ -36,7 +37,8 @@ def predict(servable: Servable, request: predict_pb2.PredictRequest) -> predict_
     signature = servable.signatures[name]
     feeds = _feeds(signature, request.inputs)
     aliases = _fetched(signature, request.output_filter)
-    values = servable.run(feeds, [signature.outputs[alias].name for alias in aliases])
+    with model_run(request.model_spec.name, "Predict"):
+        values = servable.run(feeds, [signature.outputs[alias].name for alias in aliases])
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = name

@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from tfllm.serving.metrics import graph_run
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.xla import tensors_under_xla
 
@@ -51,7 +52,7 @@ class Servable:
         try:
             _load(self._session, meta_graph, Path(folder))
         except (tf.errors.OpError, ValueError) as error:
-            self.close()
+            self._session.close()
             raise _as_serving_error(error) from error
 
     def run(
@@ -77,7 +78,8 @@ class Servable:
         outputs = [self._tensor(name, "FetchOutputs node {}: not found") for name in fetches]
         try:
             # Session.run casts what it is fed and checks shapes; the stock server does neither.
-            return self._session._call_tf_sessionrun(None, inputs, outputs, [], None)
+            with graph_run():
+                return self._session._call_tf_sessionrun(None, inputs, outputs, [], None)
         except tf.errors.OpError as error:
             raise _as_serving_error(error) from error
 

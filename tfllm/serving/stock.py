@@ -30,7 +30,7 @@ def stock_server_command(
         port: TCP port; the stock server listens on every address of the machine.
         poll_s: Seconds between two looks at the base paths, rounded up to whole ones.
         config_file: Where the models are written when flags cannot say them: several models,
-            `latest` above 1, or labels.
+            other versions than the latest, or labels.
 
     Raises:
         UserError: as `served_models`, or a config file that is needed and not given.
@@ -41,7 +41,7 @@ def stock_server_command(
     if not others and model == ServedModel(model.base_path):
         return [*command, f"--model_name={name}", f"--model_base_path={model.base_path}"]
     if config_file is None:
-        raise UserError("several models, or more than the latest version, need a config_file.")
+        raise UserError("several models, or other versions than the latest, need a config_file.")
     Path(config_file).write_text(_config_text(served), encoding="utf-8")
     command.append(f"--model_config_file={config_file}")
     if any(model.labels for model in served.values()):
@@ -77,7 +77,11 @@ def _config_text(served: dict[str, ServedModel]) -> str:
         entry = config.model_config_list.config.add(
             name=name, base_path=model.base_path, model_platform="tensorflow"
         )
-        if model.latest != 1:
+        if model.versions is not None:
+            entry.model_version_policy.specific.versions.extend(sorted(model.versions))
+        elif model.latest is None:
+            entry.model_version_policy.all.SetInParent()
+        elif model.latest != 1:
             entry.model_version_policy.latest.num_versions = model.latest
         entry.version_labels.update(model.labels)
     return text_format.MessageToString(config)

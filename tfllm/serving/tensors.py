@@ -37,6 +37,9 @@ _NUMBERS = {np.dtype(dtype): number for number, (dtype, _) in _FIELDS.items()}
 # A shape is a few bytes and can ask for any amount of memory. No message carries more than 2 GiB,
 # so nobody who sends the values is refused by half of that.
 MAX_TENSOR_BYTES = 2**30
+# What may be made of values that are not sent: their last one is repeated, or they are zeros.
+MAX_FILLED_BYTES = 2**24
+MAX_DIMENSIONS = 254  # tensorflow::TensorShape::MaxDimensions()
 
 
 def dtype_name(number: int) -> str:
@@ -48,6 +51,11 @@ def dtype_name(number: int) -> str:
     return types_pb2.DataType.Name(number)
 
 
+def dtype_number(dtype: np.dtype) -> int:
+    """TensorFlow's `DataType` of what a session returned: DT_INT64, DT_STRING for bytes objects."""
+    return types_pb2.DT_STRING if dtype.kind == "S" else _NUMBERS.get(dtype, types_pb2.DT_INVALID)
+
+
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy dtype for a name that `dtype_name` gave; strings are arrays of bytes objects."""
     return np.dtype(object) if name == "string" else np.dtype(name)
@@ -57,9 +65,12 @@ def decode(proto: tensor_pb2.TensorProto) -> np.ndarray:
     """The array of a `TensorProto`; strings are bytes objects in an object array.
 
     Raises:
-        ValueError: negative dimension, a dtype that cannot be sent, `tensor_content` of the wrong
-            length, or more than `MAX_TENSOR_BYTES`.
+        ValueError: negative dimension, more than `MAX_DIMENSIONS`, a dtype that cannot be sent,
+            `tensor_content` of the wrong length, more than `MAX_TENSOR_BYTES`, or more than
+            `MAX_FILLED_BYTES` without all values.
     """
+    if len(proto.tensor_shape.dim) > MAX_DIMENSIONS:
+        raise ValueError(f"{len(proto.tensor_shape.dim)} dimensions are too many")
     shape = [d.size for d in proto.tensor_shape.dim]
     if any(size < 0 for size in shape):
         raise ValueError(f"negative dimension in {shape}")
@@ -80,7 +91,10 @@ def decode(proto: tensor_pb2.TensorProto) -> np.ndarray:
             if values.size != count:
                 raise ValueError(f"{values.size} values for shape {shape}")
     else:
-        values = _filled(_field_values(getattr(proto, field), field, dtype, count), count)
+        values = _field_values(getattr(proto, field), field, dtype, count)
+        if values.size < count and count * dtype.itemsize > MAX_FILLED_BYTES:
+            raise ValueError(f"{values.size} values for shape {shape}")
+        values = _filled(values, count)
     return values.reshape(shape)
 
 

@@ -1,9 +1,11 @@
 """The versions of the served models: found on disk, loaded, swapped and handed out.
 
-A base path's folders with numeric names are versions. The newest `latest` of them are wanted. A
+A base path's folders with numeric names are versions; which of them are wanted, the model says. A
 wanted version is loaded while the old one goes on answering; the old one is unloaded when a wanted
 one is AVAILABLE and its last running request has ended. A version that failed to load is not tried
-again until its folder has gone and come back; what was served before goes on being served.
+again until its folder, or its model, has gone and come back; what was served before goes on being
+served. The number of a version is all there is to it: one that is loaded stays so when its model
+gets another base path.
 
 Source:
     tensorflow_serving/sources/storage_path/file_system_storage_path_source.cc and
@@ -13,53 +15,28 @@ Source:
 from __future__ import annotations
 
 import contextlib
-import enum
 import gc
 import logging
 import re
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tensorflow_serving.apis import model_pb2
 
 from tfllm.serving.models import ServedModel
 from tfllm.serving.servables import Servable
+from tfllm.serving.states import State, VersionOptions, VersionStatus
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.warmup import replay_warmup
 
 log = logging.getLogger(__name__)
 
 _INT64 = range(-(2**63), 2**63)
-
-
-class State(enum.IntEnum):
-    """What a version is doing, numbered as in `ModelVersionStatus.State`."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-class VersionStatus(NamedTuple):
-    """What one version is doing.
-
-    Attributes:
-        version: Its number.
-        state: Its `State`.
-        error: Why it ended, if it failed.
-        running: The requests that it is answering now.
-    """
-
-    version: int
-    state: State
-    error: ServingError | None
-    running: int
 
 
 @dataclass
@@ -71,6 +48,8 @@ class _Version:
     servable: Any = None  # the `Servable`, from AVAILABLE on
     running: int = 0
     wanted: bool = True
+    tries: int = 0
+    retry_at: float = 0.0  # on time.monotonic's clock
 
 
 class Versions:
@@ -78,15 +57,27 @@ class Versions:
 
     Args:
         models: What to serve, by name.
-        poll_s: Seconds between two looks at the base paths.
+        poll_s: Seconds between two looks at the base paths; 0 looks only when `set_models` is
+            called, and once at the start.
+        options: How they are loaded.
+        load: Loads a version folder, raising `ServingError`.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], poll_s: float = 1.0):
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        poll_s: float = 1.0,
+        options: VersionOptions | None = None,
+        load: Callable[[Path], Servable] = Servable,
+    ):
         self._models = dict(models)
         self._poll_s = poll_s
+        self._options = options or VersionOptions()
+        self._load_folder = load
         self._known: dict[str, dict[int, _Version]] = {name: {} for name in models}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._wake = threading.Event()
         self._missing: set[str] = set()
         self._thread = threading.Thread(target=self._watch, name="tfllm-versions", daemon=True)
 
@@ -96,11 +87,30 @@ class Versions:
     def stop(self) -> None:
         """Stops watching and unloads everything; what still runs ends with CANCELLED."""
         self._stopping.set()
+        self._wake.set()
         self._thread.join()
         for name, known in self._known.items():
             for number, version in known.items():
                 if version.state in (State.AVAILABLE, State.UNLOADING):
                     self._end(name, number, version)
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """What is served now, by name."""
+        return self._models
+
+    def set_models(self, models: Mapping[str, ServedModel]) -> None:
+        """Serves these models from now on, and looks at all base paths at once.
+
+        Labels change at this moment; versions are loaded and unloaded after it. What a model that
+        is new failed to load in an earlier life is tried again.
+        """
+        with self._changed:
+            for name in models.keys() - self._models.keys():
+                for version in self._known.setdefault(name, {}).values():
+                    version.wanted = False
+            self._models = dict(models)
+        self._wake.set()
 
     @contextlib.contextmanager
     def lease(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:
@@ -129,6 +139,10 @@ class Versions:
                 for number, version in sorted(self._known.get(name, {}).items(), reverse=True)
             ]
 
+    def served_name(self, name: str) -> str:
+        """`name` if a model of that name is served, else ""."""
+        return name if name in self._models else ""
+
     def wait_until_available(self, timeout_s: float | None) -> None:
         """Blocks until every model has an AVAILABLE version.
 
@@ -138,7 +152,7 @@ class Versions:
         """
         if self.wait_until(self._are_available, timeout_s):
             return
-        waiting = sorted(name for name in self._models if not self._is_available(name))
+        waiting = sorted(name for name in self._models if not self.is_available(name))
         raise ServingError(
             Code.DEADLINE_EXCEEDED,
             f"after {timeout_s:g} s no version is available of: {', '.join(waiting)}.",
@@ -152,8 +166,27 @@ class Versions:
         with self._changed:
             return self._changed.wait_for(predicate, timeout_s)
 
-    def _is_available(self, name: str) -> bool:
-        return any(v.state == State.AVAILABLE for v in self._known[name].values())
+    def ask_again(self) -> None:
+        """Has every predicate of `wait_until` asked, for those that depend on something else."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def is_available(self, name: str) -> bool:
+        """Whether a version of the model answers."""
+        with self._changed:
+            return any(v.state == State.AVAILABLE for v in self._known[name].values())
+
+    def are_all_available(self) -> bool:
+        """Whether every model can answer."""
+        return all(map(self.is_available, self._models))
+
+    def failures(self, name: str) -> dict[int, ServingError] | None:
+        """Why no version of the model answers, by version; None while one does or still may."""
+        with self._changed:
+            wanted = {n: v for n, v in self._known[name].items() if v.wanted}
+            if not wanted or any(v.state != State.END for v in wanted.values()):
+                return None
+            return {n: v.error for n, v in wanted.items() if v.error is not None} or None
 
     def _are_available(self) -> bool:
         for name in self._models:
@@ -163,7 +196,11 @@ class Versions:
                 if newest.error is not None:
                     message = f"{name} version {newest.version} failed to load: "
                     raise ServingError(newest.error.code, message + newest.error.message)
-        return all(map(self._is_available, self._models))
+        return self.are_all_available()
+
+    def _are_retried(self) -> bool:
+        known = self._known.values()
+        return any(v.state == State.LOADING for versions in known for v in versions.values())
 
     def _resolve(self, spec: model_pb2.ModelSpec) -> int:
         if not spec.name:
@@ -189,12 +226,20 @@ class Versions:
         return number
 
     def _watch(self) -> None:
-        while True:
-            for name, model in self._models.items():
-                self._follow(name, model)
+        is_due = True
+        while not self._stopping.is_set():
+            models = self._models
+            for name in list(self._known):
+                if is_due and name in models:
+                    self._follow(name, models[name])
+                elif name not in models:
+                    self._want(name, ())
+                    self._unload_unwanted(name)
                 self._end_idle(name)
-            if self._stopping.wait(self._poll_s):
-                return
+            is_due = self._poll_s > 0 or self._are_retried()
+            if self._wake.wait(self._poll_s or 1.0):
+                self._wake.clear()
+                is_due = True
 
     def _follow(self, name: str, model: ServedModel) -> None:
         """One look at one base path: loads what is new and wanted, unloads what is not."""
@@ -207,33 +252,46 @@ class Versions:
                 self._missing.add(name)
             return
         self._missing.discard(name)
-        wanted = sorted(folders, reverse=True)[: model.latest]
-        known = self._known[name]
-        with self._changed:
-            for number, version in known.items():
-                has_failed = version.wanted and version.error is not None
-                if version.state == State.END and number in wanted and not has_failed:
-                    known[number] = _Version()
-                known[number].wanted = number in wanted
-            for number in wanted:
-                known.setdefault(number, _Version())
-            new = [number for number in wanted if known[number].state == State.START]
-        for number in new:
+        for number in self._want(name, model.wanted(folders)):
             if self._stopping.is_set():
                 return
             self._load(name, number, folders[number])
             self._unload_unwanted(name)
         self._unload_unwanted(name)
 
+    def _want(self, name: str, wanted: Collection[int]) -> list[int]:
+        """Notes which versions are wanted; those that are to be loaded now."""
+        known = self._known[name]
+        with self._changed:
+            for number, version in known.items():
+                has_failed = version.wanted and version.error is not None
+                if version.state == State.END and number in wanted and not has_failed:
+                    known[number] = _Version()
+                elif version.state == State.LOADING and number not in wanted:
+                    version.state = State.END  # it was waiting for its next try
+                known[number].wanted = number in wanted
+            for number in wanted:
+                known.setdefault(number, _Version())
+            now = time.monotonic()
+            return [
+                number
+                for number in wanted
+                if known[number].state == State.START
+                or (known[number].state == State.LOADING and known[number].retry_at <= now)
+            ]
+
     def _load(self, name: str, number: int, folder: Path) -> None:
         version = self._known[name][number]
         self._set(version, State.LOADING)
+        version.tries += 1
         try:
-            servable = _load_and_warm_up(folder)
+            servable = self._load_and_warm_up(folder)
         except ServingError as error:
             reason = " ".join(str(error).split())
             log.error("%s version %d failed to load: %s", name, number, reason)
-            self._set(version, State.END, error=error)
+            if version.tries > self._options.max_retries:
+                self._set(version, State.END, error=error)
+            version.retry_at = time.monotonic() + self._options.retry_interval_s
         except Exception as error:  # noqa: BLE001  a folder is as foreign as a request
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s version %d failed to load: %r\n%s", name, number, error, frames)
@@ -241,6 +299,15 @@ class Versions:
         else:
             self._set(version, State.AVAILABLE, servable=servable)
             log.info("%s version %d is available", name, number)
+
+    def _load_and_warm_up(self, folder: Path) -> Servable:
+        servable = self._load_folder(folder)
+        try:
+            replay_warmup(servable, folder, self._options.warmup_iterations)
+        except ServingError:
+            servable.close()
+            raise
+        return servable
 
     def _unload_unwanted(self, name: str) -> None:
         with self._changed:
@@ -276,16 +343,6 @@ class Versions:
         with self._changed:
             version.state, version.servable, version.error = state, servable, error
             self._changed.notify_all()
-
-
-def _load_and_warm_up(folder: Path) -> Servable:
-    servable = Servable(folder)
-    try:
-        replay_warmup(servable, folder)
-    except ServingError:
-        servable.close()
-        raise
-    return servable
 
 
 def _version_folders(base_path: Path) -> dict[int, Path]:

@@ -7,34 +7,51 @@ Source:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfllm import contract
+from tfllm.serving.classify import classify
+from tfllm.serving.multi_inference import multi_inference
 from tfllm.serving.predict import predict
+from tfllm.serving.regress import regress
 from tfllm.serving.servables import Servable
 from tfllm.serving.status import Code, ServingError
 
 MAX_RECORDS = 1000
+_RUNS: dict[str, Callable[[Servable, Any], Any]] = {
+    "predict_log": predict,
+    "classify_log": classify,
+    "regress_log": regress,
+    "multi_inference_log": multi_inference,
+}
 
 
-def replay_warmup(servable: Servable, folder: Path) -> None:
-    """Runs every record once, so that the first client does not pay for new kernels and shapes.
+def replay_warmup(servable: Servable, folder: Path, iterations: int = 1) -> None:
+    """Runs the records, so that the first client does not pay for new kernels and shapes.
+
+    Args:
+        servable: What they run on.
+        folder: The version folder with the records.
+        iterations: How often each one runs; 0 looks at none.
 
     Raises:
         ServingError: the first record that fails, more than 1,000 records, or DATA_LOSS when the
             file is not a TFRecord.
     """
     path = folder / contract.WARMUP_FILE
-    if not path.is_file():
+    if not path.is_file() or not iterations:
         return
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     num_records = 0
     while (record := _next(records)) is not None:
-        _replay(servable, record, path)
+        for _ in range(iterations):
+            _replay(servable, record, path)
         num_records += 1
         if num_records > MAX_RECORDS:
             raise ServingError(
@@ -64,7 +81,7 @@ def _replay(servable: Servable, record: bytes, path: Path) -> None:
         message = f"Failed to parse warmup record from {path}"
         raise ServingError(Code.INVALID_ARGUMENT, message) from error
     kind = logged.WhichOneof("log_type")
-    if kind == "predict_log":
-        predict(servable, logged.predict_log.request)
+    if kind in _RUNS:
+        _RUNS[kind](servable, getattr(logged, kind).request)
     elif kind is not None:
         raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
