@@ -25,6 +25,21 @@ WRONG = {
         ["call", "localhost:1/m/tokenize", "--prompt", "x"],
         "--inputs",
     ),
+    "answers without a file": (["call", "localhost:1/m", "--input", "q.jsonl"], "--output"),
+    "questions that are not there": (
+        ["call", "localhost:1/m", "--input", "q.jsonl", "--output", "a.jsonl"],
+        "Cannot read q.jsonl",
+    ),
+    "a file and a prompt": (
+        ["call", "localhost:1/m", "--input", "q", "--output", "a", "--prompt", "x"],
+        "not both",
+    ),
+    "a header without a name": (
+        ["call", "localhost:1/m", "--prompt", "x", "--header", "x"],
+        "A header looks like",
+    ),
+    "a load on nothing": (["bench", "somewhere"], "HOST:PORT/MODEL"),
+    "a range of words": (["bench", "localhost:1/m", "--prompt-words", "few"], "8:64"),
     "one name for two models": (["serve", "a", "b", "--name", "x"], "one model, got 2"),
     "a host for the stock server": (
         ["serve", "a", "--host", "::", "--server", "tensorflow_model_server"],

@@ -15,7 +15,7 @@ import tensorflow as tf
 from test_readme import free_port
 
 from tfllm import cli
-from tfllm.serving import Client
+from tfllm.serving import Client, Server
 from tfllm.trainers import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -123,3 +123,30 @@ def test_the_commands_that_a_guide_only_shows_have_these_options(guide):
             args = cli._parser().parse_args(words[1:])
             if words[1] == "train":
                 load_recipe(args.recipe).with_settings(args.set)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_guide_to_clients_runs(capsys):
+    Path("questions.jsonl").write_text('{"prompt": "It was", "id": 7}\n{"prompt": "She"}\n')
+    importing, exporting, _ = "".join(blocks("console", "clients.md")[:1]).splitlines()
+    for command in (importing, exporting):
+        assert cli.main(shlex.split(command)[1:]) == 0
+    with Server({"gpt": "models/gpt"}, port=0) as server:
+        server.wait_until_available(120)
+        here = f"localhost:{server.port}"
+        names = {}
+        for block in blocks("python", "clients.md"):
+            exec(compile(block.replace("localhost:8500", here), "clients.md", "exec"), names)
+        out = capsys.readouterr().out
+        assert "AVAILABLE ['beam_search'" in out
+        assert "FAILED_PRECONDITION Serving signature key" in out
+        for command in "".join(blocks("sh", "clients.md")).splitlines():
+            assert cli.main(shlex.split(command.replace("localhost:8500", here))[1:]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["answered"] for line in told[:2]] == [2, 2]
+    assert all(line["answered"] and not line["errors"] for line in told[2:])
+    served, live = (
+        [json.loads(line)["output"]["text"] for line in Path(name).read_text().splitlines()]
+        for name in ("answers.jsonl", "offline.jsonl")
+    )
+    assert served == live

@@ -6,6 +6,7 @@ or input, 1 a failure. TensorFlow is imported inside the commands, so that help 
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 from tfllm._version import __version__
 from tfllm.commands.asking import add_asking
+from tfllm.commands.loading import add_loading
 from tfllm.commands.measuring import add_measuring
 from tfllm.commands.reporting import add_reporting
 from tfllm.commands.serving import add_serving
@@ -34,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    for add in (add_training, add_measuring, add_reporting, add_serving, add_asking):
+    adders = add_training, add_measuring, add_reporting, add_serving, add_asking, add_loading
+    for add in adders:
         add(verb)
     return parser
 
@@ -42,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
     """Imports TensorFlow without the notices it prints before it reads its log level."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    is_there = importlib.util.find_spec("tensorflow") is not None  # REST does without
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or not is_there:
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"

@@ -16,9 +16,9 @@ from typing import Any
 
 from tfllm import contract
 from tfllm.errors import UserError
-from tfllm.evaluators.asking import refusal
 from tfllm.evaluators.perplexity import score_pieces, served_context_length
 from tfllm.evaluators.windows import last_part
+from tfllm.rows import refusal
 from tfllm.serving import Client
 
 try:

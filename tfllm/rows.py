@@ -5,7 +5,7 @@ the contract it needs nothing but the standard library.
 """
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from tfllm import contract
@@ -44,26 +44,20 @@ def same_number(**columns: Sequence) -> None:
         raise UserError(f"One row needs one of each, got {found}.")
 
 
-def setting_columns(
-    signature: str, num_rows: int, settings: Mapping[str, Any], defaults: Callable[[], Mapping]
-) -> dict[str, list]:
-    """The inputs of a signature that have defaults, one value per row.
+def setting_columns(signature: str, num_rows: int, settings: Mapping[str, Any]) -> dict[str, list]:
+    """Inputs of a signature that have defaults, one value per row.
 
     Args:
         signature: Its name in the contract.
         num_rows: Of the request.
         settings: Each a value for all rows, or a list or array of one per row. `stop` is up to
             four strings that end the text, for all rows; or a list of such lists, one per row.
-        defaults: Asked for one row's values of the settings that are left out or None.
+            None is left out.
 
     Raises:
         UserError: a list of another length, a value of another type, an unknown setting.
     """
-    fields = {
-        field.name: field
-        for field in contract.SIGNATURES[signature].inputs
-        if field.default is not None
-    }
+    fields = optional_inputs(signature)
     for name in settings:
         if name not in fields:
             raise UserError(f"No setting {name!r}: there are {', '.join(fields)}.")
@@ -72,11 +66,13 @@ def setting_columns(
         field = fields[name]
         return _stops(value, num_rows) if field.shape else _column(field, value, num_rows)
 
-    columns = {n: column(n, value) for n, value in settings.items() if value is not None}
-    if len(columns) < len(fields):
-        left_out = defaults()
-        columns |= {n: column(n, left_out[n]) for n in fields if n not in columns}
-    return columns
+    return {n: column(n, value) for n, value in settings.items() if value is not None}
+
+
+def optional_inputs(signature: str) -> dict[str, contract.Field]:
+    """Those inputs of a signature of the contract that have defaults, by name."""
+    inputs = contract.SIGNATURES[signature].inputs
+    return {field.name: field for field in inputs if field.default is not None}
 
 
 def _stops(stop: Any, num_rows: int) -> list[list[str]]:
@@ -142,6 +138,16 @@ def answers(row: type[Row], columns: Mapping[str, Any]) -> list[Row]:
     """
     lists = [columns[field].tolist() for field in row._fields]  # type: ignore[attr-defined]
     return [row(*map(plain, values)) for values in zip(*lists, strict=True)]
+
+
+def refusal(answer: Any) -> str:
+    """Why a model did not answer a row, in its words; "" where it did."""
+    if hasattr(answer, "error"):
+        return answer.error
+    reason = answer.finish_reason
+    reason = reason if isinstance(reason, str) else reason[0]  # of the best beam
+    is_error = reason.startswith(contract.ERROR_PREFIX)
+    return reason.removeprefix(contract.ERROR_PREFIX) if is_error else ""
 
 
 def plain(value: Any) -> Any:

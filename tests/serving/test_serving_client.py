@@ -13,8 +13,7 @@ from tfllm import contract
 from tfllm.contract import Generation, Score
 from tfllm.errors import UserError
 from tfllm.serving import Client, Code, ServedModel, Server, ServingError
-from tfllm.serving.client import VersionStatus
-from tfllm.serving.metadata import TensorInfo
+from tfllm.serving.metadata import TensorInfo, VersionStatus
 
 GENERATE = contract.GENERATOR_SIGNATURES[contract.GENERATE]
 
@@ -340,7 +339,15 @@ def test_a_closed_client_says_so():
 
 
 @pytest.mark.parametrize(
-    "address", ["localhost:8500", "[::1]:8500", "10.0.0.7:1", "a.b-c.org:65535"]
+    "address",
+    [
+        "localhost:8500",
+        "[::1]:8500",
+        "10.0.0.7:1",
+        "a.b-c.org:65535",
+        "http://[::1]:8501",
+        "https://localhost:443",
+    ],
 )
 def test_addresses_of_this_form_are_taken(address):
     Client(address, "gpt").close()
@@ -349,7 +356,8 @@ def test_addresses_of_this_form_are_taken(address):
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("http://localhost:8500", "without a scheme or a path"),
+        ("http://localhost:8501/v1", "without a path"),
+        ("ftp://localhost:8501", "must have the form host:port"),
         ("localhost", "must have the form host:port"),
         ("localhost:", "must have the form host:port"),
         ("localhost:99999", "must have the form host:port"),

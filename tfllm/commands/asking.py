@@ -1,10 +1,21 @@
 """Commands that ask a model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from tfllm.commands.options import Verb, add_sampling, endpoint_of, load_preset, sampling_of
+from tfllm.commands.options import (
+    Verb,
+    add_connection,
+    add_sampling,
+    connection_of,
+    endpoint_of,
+    json_inputs,
+    load_preset,
+    progress,
+    sampling_of,
+)
 from tfllm.errors import UserError
 
 
@@ -18,19 +29,61 @@ def generate(args) -> dict[str, Any]:
 
 
 def call(args) -> dict[str, Any]:
-    from tfllm.serving import Client
-
-    endpoint = endpoint_of(args.endpoint)
-    if not endpoint:
-        raise UserError(
-            f"The endpoint must be HOST:PORT/MODEL or HOST:PORT/MODEL/SIGNATURE, got "
-            f"{args.endpoint!r}."
-        )
-    with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
+    if args.input is not None:
+        return _call_with_file(args)
+    endpoint = _endpoint(args.target)
+    with _client(args, endpoint) as client:
         if args.inputs is not None:
-            inputs = _json_inputs(args.inputs)
+            inputs = json_inputs(args.inputs)
             return _plain(client.predict(inputs, endpoint["signature"] or "serving_default"))
         return _call_with_prompts(client, endpoint["signature"] or "generate", args)
+
+
+def _endpoint(target: str) -> re.Match:
+    endpoint = endpoint_of(target)
+    if not endpoint:
+        raise UserError(
+            f"The endpoint must be HOST:PORT/MODEL or HOST:PORT/MODEL/SIGNATURE, before it http:// "
+            f"for REST, got {target!r}."
+        )
+    return endpoint
+
+
+def _client(args, endpoint: re.Match):
+    from tfllm.serving import Client
+
+    return Client(endpoint["address"], endpoint["model"], **connection_of(args))
+
+
+def _call_with_file(args) -> dict[str, Any]:
+    if args.output is None:
+        raise UserError("--input FILE needs --output FILE.")
+    if args.prompt or args.messages or args.inputs:
+        raise UserError("Give --input FILE, or what is asked on the command line, not both.")
+    if Path(args.target).exists():
+        return _answered(load_preset(args.target), None, args, concurrency=1)
+    endpoint = _endpoint(args.target)
+    with _client(args, endpoint) as client:
+        return _answered(client, endpoint["signature"], args, concurrency=args.concurrency)
+
+
+def _answered(model, signature: str | None, args, concurrency: int) -> dict[str, Any]:
+    from tfllm.serving.offline import answer_file
+
+    settings = sampling_of(args) | ({"stop": args.stop} if args.stop else {})
+    with progress("answering", " lines") as on_lines:
+        counts = answer_file(
+            model,
+            args.input,
+            args.output,
+            signature=signature,
+            batch_size=args.batch_size,
+            concurrency=concurrency,
+            settings=settings,
+            retry_failed=args.retry_failed,
+            on_lines=on_lines,
+        )
+    return {"output": args.output, **counts}
 
 
 def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
@@ -80,16 +133,6 @@ def _conversations(path: str) -> Any:
     return [found]
 
 
-def _json_inputs(text: str) -> dict[str, Any]:
-    try:
-        inputs = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"--inputs must be JSON: {error}") from None
-    if not isinstance(inputs, dict):
-        raise UserError('--inputs must be an object, such as {"text": ["one", "two"]}.')
-    return inputs
-
-
 def _plain(outputs: dict[str, Any]) -> dict[str, Any]:
     from tfllm.rows import plain
 
@@ -102,9 +145,15 @@ def add_asking(verb: Verb) -> None:
     p.add_argument("preset")
     add_sampling(p)
 
-    p = verb(call, "asks a served model")
-    p.add_argument("endpoint", metavar="HOST:PORT/MODEL[/SIGNATURE]")
+    p = verb(call, "asks a served model; or of a file of questions also a preset")
+    p.add_argument("target", metavar="HOST:PORT/MODEL[/SIGNATURE]|PRESET")
     add_sampling(p)
     p.add_argument("--completion", action="append", metavar="TEXT", help="for score")
     p.add_argument("--inputs", metavar="JSON", help="inputs by name, for any signature")
-    p.add_argument("--timeout", type=float, default=60.0, help="seconds")
+    files = p.add_argument_group("files")
+    files.add_argument("--input", metavar="FILE", help='JSON lines, as {"prompt": "Hi"}')
+    files.add_argument("--output", metavar="FILE", help="of answers; goes on where it ended")
+    files.add_argument("--batch-size", type=int, default=8, help="lines in a request")
+    files.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    files.add_argument("--retry-failed", action="store_true", help="asks again what failed")
+    add_connection(p)

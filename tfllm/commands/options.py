@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from tfllm.errors import UserError
 # From a command's function and what it does, in a few words, to its parser.
 Verb = Callable[[Callable, str], argparse.ArgumentParser]
 
-_ENDPOINT = re.compile(r"(?P<address>[^/\s]+:\d+)/(?P<model>[^/]+)(?:/(?P<signature>[^/]+))?")
+_ENDPOINT = re.compile(
+    r"(?P<address>(?:https?://)?[^/\s]+:\d+)/(?P<model>[^/]+)(?:/(?P<signature>[^/]+))?"
+)
 
 SAMPLING = {
     "max_new_tokens": (int, "new tokens at most (default: the model's, else 64)"),
@@ -53,6 +57,40 @@ def measured(args) -> Iterator[Any]:
         yield client
 
 
+def connection_of(args) -> dict[str, Any]:
+    """The arguments of a client that the options of `add_connection` say."""
+    from tfllm.serving import TLS
+
+    headers = {}
+    for header in args.header:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise UserError(f"A header looks like authorization: TOKEN; got {header!r}.")
+        headers[name.strip()] = value.strip()
+    tls = TLS(args.root_certificates, args.certificate, args.key)
+    return {
+        "timeout_s": args.timeout,
+        "version": args.model_version,
+        "version_label": args.label,
+        "tls": tls if args.tls or any(tls) else None,
+        "headers": headers,
+    }
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("connection")
+    group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
+    group.add_argument("--model-version", type=int, help="default: the newest")
+    group.add_argument("--label", help="of a version, as stable")
+    group.add_argument(
+        "--header", action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
+    )
+    group.add_argument("--tls", action="store_true", help="to a gRPC port with a certificate")
+    group.add_argument("--root-certificates", metavar="PEM", help="who signed the server's")
+    group.add_argument("--certificate", metavar="PEM", help="the client's own")
+    group.add_argument("--key", metavar="PEM", help="of that")
+
+
 def columns_of(given: list[str]) -> dict[str, str]:
     """Column by field, of options like text=review."""
     columns = {}
@@ -77,6 +115,29 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether tables begin with the names of their columns (default: found out)",
     )
+
+
+def json_inputs(text: str) -> dict[str, Any]:
+    try:
+        inputs = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--inputs must be JSON: {error}") from None
+    if not isinstance(inputs, dict):
+        raise UserError('--inputs must be an object, such as {"text": ["one", "two"]}.')
+    return inputs
+
+
+@contextlib.contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int], Any]]:
+    """A bar on stderr (no terminal: a line twice a minute), and what moves it on."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:  # a client alone is installed without it
+        yield lambda _: None
+        return
+    interval_s = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(desc=what, unit=unit, mininterval=interval_s) as bar:
+        yield bar.update
 
 
 def sampling_of(args) -> dict[str, Any]:

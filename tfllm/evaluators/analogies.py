@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tfllm import metrics
-from tfllm.evaluators.asking import Asked, Row, batches, needed, refusal
+from tfllm.evaluators.asking import Asked, Row, batches, needed
 from tfllm.evaluators.result import Evaluation, Vectors
 from tfllm.evaluators.similarity import Embedder
+from tfllm.rows import refusal
 
 
 def analogies(

@@ -5,7 +5,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tfllm import contract
 from tfllm.errors import UserError
 
 Row = Mapping[str, Any]
@@ -42,19 +41,6 @@ def needed(row: Row, number: int, *names: str) -> Any:
         f"Row {number} has no {' and no '.join(map(repr, names))}; it has "
         f"{', '.join(map(repr, row)) or 'nothing'}."
     )
-
-
-def refusal(answer: Any) -> str:
-    """Why a model did not answer a row, in its words; "" where it did."""
-    if hasattr(answer, "error"):
-        return answer.error
-    reason = answer.finish_reason
-    reason = reason if isinstance(reason, str) else reason[0]  # of the best beam
-    return reason.removeprefix(contract.ERROR_PREFIX) if _is_error(reason) else ""
-
-
-def _is_error(reason: str) -> bool:
-    return reason.startswith(contract.ERROR_PREFIX)
 
 
 class Asked:

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from tfllm import contract, metrics
 from tfllm.errors import UserError
-from tfllm.evaluators.asking import Asked, Row, batches, needed, refusal
+from tfllm.evaluators.asking import Asked, Row, batches, needed
 from tfllm.evaluators.result import Evaluation
+from tfllm.rows import refusal
 
 MEASURES = ("bleu", "chrf", "rouge1", "rouge2", "rouge_l", "exact_match")
 

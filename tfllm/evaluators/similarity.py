@@ -7,8 +7,9 @@ import numpy as np
 
 from tfllm import metrics
 from tfllm.errors import UserError
-from tfllm.evaluators.asking import Asked, Row, batches, needed, refusal
+from tfllm.evaluators.asking import Asked, Row, batches, needed
 from tfllm.evaluators.result import Evaluation, Vectors
+from tfllm.rows import refusal
 
 
 class Embedder(Protocol):

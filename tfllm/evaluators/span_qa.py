@@ -5,9 +5,10 @@ from typing import Any, Protocol
 
 from tfllm import metrics
 from tfllm.errors import UserError
-from tfllm.evaluators.asking import Asked, Row, batches, needed, refusal
+from tfllm.evaluators.asking import Asked, Row, batches, needed
 from tfllm.evaluators.result import Evaluation
 from tfllm.metrics.spans import best
+from tfllm.rows import refusal
 
 
 class Finder(Protocol):

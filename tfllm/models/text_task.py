@@ -58,12 +58,7 @@ class TextTask(Calls):
             self._text_functions = (text, build(text))
         return self._text_functions[1]
 
-    def chat_template(self) -> ChatTemplate:
-        """How conversations are written for the model: what its tokenizer says.
-
-        Raises:
-            UserError: it says nothing.
-        """
+    async def _template(self) -> ChatTemplate:
         template = self._tokenizer().chat_template
         if template is None:
             raise UserError(
@@ -72,7 +67,7 @@ class TextTask(Calls):
             )
         return template
 
-    def _ask(self, signature, inputs, **options):
+    async def _ask(self, signature, inputs, **options):
         if options:
             raise UserError(f"A live model has no option {', '.join(options)}; a client has.")
         fields = contract.SIGNATURES[signature].inputs
@@ -80,7 +75,7 @@ class TextTask(Calls):
         outputs = self.text_functions()[signature](*columns)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    def _defaults(self, signature):
+    async def _defaults(self, signature):
         self.text_functions()
         fields = self._text_functions[0].signatures[signature].inputs
         return {field.name: field.default for field in fields if field.default is not None}

@@ -1,4 +1,4 @@
-"""gRPC serving: a client, an embedded server and the stock server's start.
+"""Serving: clients for gRPC and REST, an embedded server and the stock server's start.
 
 The client and the server are imported on first use: a client loads neither models nor the server.
 """
@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfllm.serving.batching_parameters import BatchingParameters, read_batching_parameters
-    from tfllm.serving.client import Client
+    from tfllm.serving.client import AsyncClient, Client
     from tfllm.serving.models import ServedModel
     from tfllm.serving.rest_server import RestOptions
     from tfllm.serving.server import Server, serve
     from tfllm.serving.status import Code, ServingError
     from tfllm.serving.stock import run_stock_server, stock_server_command
+    from tfllm.serving.transport import TLS
 
 _HOMES = {
+    "TLS": "transport",
+    "AsyncClient": "client",
     "BatchingParameters": "batching_parameters",
     "Client": "client",
     "Code": "status",
@@ -32,6 +35,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "TLS",
+    "AsyncClient",
     "BatchingParameters",
     "Client",
     "Code",

@@ -9,7 +9,6 @@ import numpy as np
 
 from tfllm import contract
 from tfllm.errors import UserError
-from tfllm.serving.tensors import numpy_dtype
 
 # From which kinds of numpy array a dtype is taken: a bool is no number and 1.5 no whole one.
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "c": "iufc"}
@@ -37,7 +36,7 @@ def tensor(value: Any, dtype: str | None, name: str) -> np.ndarray:
     elif dtype == "string":
         array = np.array(value, object)
     else:
-        return _numbers(value, numpy_dtype(dtype), name)
+        return _numbers(value, np.dtype(dtype), name)
     if array.dtype.kind in "OSU":
         flat = np.empty(array.size, object)
         flat[:] = [v if isinstance(v, bytes) else _utf8(v, name) for v in array.ravel().tolist()]

@@ -1,17 +1,15 @@
-"""What a served model takes and gives: the answer of GetModelMetadata, typed."""
+"""What a server tells of its models, typed."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tfllm.serving.tensors import decode, dtype_name
+from tfllm.serving.status import Code
 
 SIGNATURE_DEF = "signature_def"
-_INIT_OP = "__saved_model_init_op"  # in the map of signatures, but nothing to call
+INIT_OP = "__saved_model_init_op"  # in the map of signatures, but nothing to call
 
 
 class TensorInfo(NamedTuple):
@@ -43,33 +41,17 @@ class Metadata(NamedTuple):
     signatures: dict[str, SignatureInfo]
 
 
-def parse(response: get_model_metadata_pb2.GetModelMetadataResponse) -> Metadata:
-    """The response of a request for the field `signature_def`, typed."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata[SIGNATURE_DEF].Unpack(signatures)
-    return Metadata(
-        response.model_spec.name,
-        response.model_spec.version.value,
-        {
-            name: _signature(signature)
-            for name, signature in sorted(signatures.signature_def.items())
-            if name != _INIT_OP
-        },
-    )
+class VersionStatus(NamedTuple):
+    """What one version is doing.
 
+    Attributes:
+        version: Its number.
+        state: START, LOADING, AVAILABLE, UNLOADING or END.
+        error_code: Why it ended: OK unless it failed.
+        error: The server's words for that.
+    """
 
-def _signature(signature: meta_graph_pb2.SignatureDef) -> SignatureInfo:
-    defaults = {name: decode(proto) for name, proto in signature.defaults.items()}
-    return SignatureInfo(
-        {
-            name: _tensor(info, defaults.get(name))
-            for name, info in sorted(signature.inputs.items())
-        },
-        {name: _tensor(info, None) for name, info in sorted(signature.outputs.items())},
-    )
-
-
-def _tensor(info: meta_graph_pb2.TensorInfo, default: np.ndarray | None) -> TensorInfo:
-    shape = info.tensor_shape
-    dims = tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
-    return TensorInfo(dtype_name(info.dtype), None if shape.unknown_rank else dims, default)
+    version: int
+    state: str
+    error_code: Code
+    error: str
