@@ -1,9 +1,4 @@
-"""One token per row and step with a language model of KerasHub, each row at a position of its own.
-
-KerasHub's `call_with_cache` takes one position for all rows: it decodes a batch from its shortest
-prompt on and reads the longer ones again, token by token. Here each row is a call of its own where
-the positions differ, and `tf.vectorized_map` makes one call of them again.
-"""
+"""The steps of the decode loops with a language model of KerasHub."""
 
 from typing import NamedTuple
 
@@ -11,24 +6,23 @@ import keras_hub
 import tensorflow as tf
 
 from tfllm.decoding import Beginning, NewTokens
-from tfllm.huggingface.servable_cache import cache_written_by, one_position, whole
-from tfllm.layers.cache import KVCache, places, write
+from tfllm.huggingface.kerashub_reading import Reading
+from tfllm.layers.cache import empty_cache, grow
 from tfllm.models.branches import branches, of_parents
 
 
 class CacheShape(NamedTuple):
-    """Of a model's cache: float[b, l, 2, s, h, d], keys and values of each layer.
+    """Of a model's cache.
 
     Attributes:
         num_layers: l.
-        num_heads: h, of keys and values.
-        head_dim: d.
-        in_pairs: The model takes a pair of float[b, s, h, d] per layer instead.
+        width: h * d, of all keys or values of a token in a layer.
+        in_pairs: The model takes a pair of float[b, s, h, d] for each layer, not
+            float[b, l, 2, s, h, d].
     """
 
     num_layers: int
-    num_heads: int
-    head_dim: int
+    width: int
     in_pairs: bool
 
     @classmethod
@@ -38,31 +32,25 @@ class CacheShape(NamedTuple):
         sizes = {name: value for name, value in vars(backbone).items() if value is not None}
         names = ("num_query_heads", "num_attention_heads", "num_heads")
         heads = next(sizes[name] for name in names if name in sizes)
+        head_dim = sizes.get("head_dim", backbone.hidden_dim // heads)
         return cls(
             backbone.num_layers,
-            sizes.get("num_key_value_heads", heads),
-            sizes.get("head_dim", backbone.hidden_dim // heads),
+            sizes.get("num_key_value_heads", heads) * head_dim,
             isinstance(model, keras_hub.models.Gemma3CausalLM),
         )
 
-    def for_model(self, cache: tf.Tensor):
-        """The cache as the model takes it."""
-        if not self.in_pairs:
-            return cache
-        return tuple((layer[:, 0], layer[:, 1]) for layer in tf.unstack(cache, axis=1))
-
-    def as_tensor(self, cache) -> tf.Tensor:
-        """The cache that the model returned."""
-        if not self.in_pairs:
-            return cache
-        return tf.stack([tf.stack(pair, 1) for pair in cache], 1)
+    def stand_in(self, rows, entries):
+        """A cache with nothing in it but so many rows and entries, as the model takes it."""
+        if self.in_pairs:
+            pair = tf.zeros([rows, entries, 1, 0])
+            return ((pair, pair),) * self.num_layers
+        return tf.zeros([rows, self.num_layers, 2, entries, 1, 0])
 
 
 class CachedSteps:
     """`call_with_cache`, for the decode loops.
 
-    The state is a `KVCache` of float[b, p, l, s, h * d] for the p texts of each row: all layers of
-    a text are written at once, in place.
+    The state is a `KVCache` of float[b, 1, s, h * d] for each layer.
 
     Args:
         model: A `keras_hub.models.CausalLM`.
@@ -72,58 +60,28 @@ class CachedSteps:
         self.model = model
         self.shape = CacheShape.of(model)
 
-    def begin(self, prompt, lengths):
-        """All is read at once, and the last token of each prompt is read again."""
-        layers, heads, width, _ = self.shape
-        rows, length = tf.unstack(tf.shape(prompt))
-        empty = tf.zeros([rows, layers, 2, length, heads, width], self.model.compute_dtype)
-        with cache_written_by(whole):
-            _, _, cache = self.model.call_with_cache(
-                prompt, self.shape.for_model(empty), tf.constant(0)
-            )
-        cache = tf.reshape(self.shape.as_tensor(cache), [rows, layers, 2, length, heads * width])
-        last = tf.gather(prompt, lengths[:, None] - 1, batch_dims=1)
-        return Beginning(last, lengths - 1, branches(KVCache(cache[:, :, 0], cache[:, :, 1])))
+    def begin(self, prompt, lengths):  # noqa: ARG002 - all of it is read
+        """All is read, and the caches are empty."""
+        rows = tf.shape(prompt)[0]
+        caches = tuple(
+            empty_cache(rows, 1, self.shape.width, self.model.compute_dtype)
+            for _ in range(self.shape.num_layers)
+        )
+        return Beginning(prompt, tf.zeros([rows], tf.int32), caches)
 
-    def grow(self, state, entries, length):  # noqa: ARG002 - each text has a cache of its own
+    def grow(self, caches, entries, length):  # noqa: ARG002 - entries are all there is
         """As of `tfllm.decoding.Decodable`."""
-        return _padded(state, 3, length)
+        return tuple(grow(cache, entries) for cache in caches)
 
-    def step(self, new: NewTokens, state):
-        """Hidden states float[b * n, m] after new tokens, and the state."""
-        layers, heads, width, _ = self.shape
-        rows = tf.shape(new.token_ids)[0]
-        token_ids, positions = tf.reshape(new.token_ids, [-1]), tf.reshape(new.positions, [-1])
-        caches = of_parents(state, new)
-        seen = tf.stack(caches, 2)
-        length = tf.shape(seen)[3]
-        seen = tf.reshape(seen, [-1, layers, 2, length, heads, width])
-
-        def at(token_ids, position, cache):
-            """Texts that stand at one position: float[b, m] and their new float[b, l, 2, h, d]."""
-            _, hidden, cache = self.model.call_with_cache(
-                token_ids[:, None], self.shape.for_model(cache), position
+    def step(self, new: NewTokens, caches):
+        """Hidden states float[b * n, m] after new tokens, and the caches."""
+        rows, _, entries = tf.unstack(tf.shape(new.visible))
+        reading = Reading(self.model, new, caches)
+        with reading.open():
+            _, hidden, _ = self.model.call_with_cache(
+                new.token_ids, self.shape.stand_in(rows, entries), tf.constant(0)
             )
-            return hidden[:, 0], tf.gather(self.shape.as_tensor(cache), position, axis=3)
-
-        def each():
-            def of_row(row):
-                token_id, position, cache = row
-                return [x[0] for x in at(token_id[None], position, cache[None])]
-
-            return tf.vectorized_map(of_row, (token_ids, positions, seen))
-
-        # One row is never mapped: Keras squeezes what it adds, and so would lose the rows.
-        with cache_written_by(one_position):
-            hidden, fresh = tf.cond(
-                tf.reduce_all(positions == positions[0]),
-                lambda: [*at(token_ids, positions[0], seen)],
-                each,
-            )
-        fresh = tf.reshape(fresh, [-1, layers, 2, 1, heads * width])
-        place = places(positions, 1, layers, length)
-        caches = write(KVCache(*caches), fresh[:, :, 0], fresh[:, :, 1], place)
-        return hidden, branches(caches, rows)
+        return tf.reshape(hidden, [-1, hidden.shape[-1]]), tuple(reading.caches)
 
 
 class WholeSteps:
@@ -148,7 +106,8 @@ class WholeSteps:
 
     def grow(self, state, entries, length):  # noqa: ARG002 - each text is a row of its own
         """As of `tfllm.decoding.Decodable`."""
-        return _padded(state, 2, length)
+        room = tf.maximum(length - tf.shape(state)[2], 0)
+        return tf.pad(state, [[0, 0], [0, 0], [0, room]])
 
     def step(self, new: NewTokens, state):
         """Hidden states float[b * n, m] after new tokens, and the tokens."""
@@ -159,14 +118,3 @@ class WholeSteps:
         texts = tf.where(here, token_ids[:, None], texts)
         hidden = self.hidden_states(texts[:, : self.context_length])
         return tf.gather(hidden, positions, batch_dims=1), branches(texts, rows)
-
-
-def _padded(state, axis: int, length):
-    """The state with so many entries on an axis, if it has fewer."""
-
-    def longer(x):
-        room = tf.maximum(length - tf.shape(x)[axis], 0)
-        paddings = [[0, 0]] * axis + [[0, room]] + [[0, 0]] * (x.shape.rank - axis - 1)
-        return tf.pad(x, paddings)
-
-    return tf.nest.map_structure(longer, state)

@@ -137,16 +137,17 @@ def write(cache: KVCache, k: tf.Tensor, v: tf.Tensor, place: tf.Tensor) -> KVCac
     """
 
     shape = tf.shape(cache.k)
+    return KVCache(put(cache.k, k, place, shape), put(cache.v, v, place, shape))
 
-    def put(old, fresh):
-        head_dim = old.shape[3]
-        fresh = tf.reshape(tf.cast(fresh, old.dtype), [-1, head_dim])
-        flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, [-1, head_dim]), i=place, v=fresh)
-        written = tf.reshape(flat, shape)
-        written.set_shape(old.shape)
-        return written
 
-    return KVCache(put(cache.k, k), put(cache.v, v))
+def put(old: tf.Tensor, fresh: tf.Tensor, place: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """`write` of keys or values alone, into what has int32[4] as its shape."""
+    head_dim = old.shape[3]
+    fresh = tf.reshape(tf.cast(fresh, old.dtype), [-1, head_dim])
+    flat = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, [-1, head_dim]), i=place, v=fresh)
+    written = tf.reshape(flat, shape)
+    written.set_shape(old.shape)
+    return written
 
 
 def _zeros(rows, num_heads, entries, head_dim, dtype):
