@@ -3,7 +3,7 @@
 import contextlib
 import fnmatch
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -61,11 +61,6 @@ def require_servable(model, precision: str | None, keep: Sequence[str] = ()) -> 
         )
     if keep and precision == own:
         raise UserError(f"keep names what stays in float32: there is nothing to keep in {own}.")
-    if precision != own and not isinstance(model, keras.layers.Layer):
-        raise UserError(
-            f"A model of KerasHub cannot be served in {precision}; it can in bfloat16: load its "
-            'preset with dtype="bfloat16" and export it without a precision.'
-        )
     return precision
 
 
@@ -88,7 +83,7 @@ def served_in(model, precision: str | None, keep: Sequence[str] = ()) -> Iterato
     """
     precision = require_servable(model, precision, keep)
     own = model.backbone.dtype_policy.compute_dtype
-    if own != "float32" or (precision == own and not isinstance(model, keras.layers.Layer)):
+    if own != "float32":
         yield Served(own, [variable.value for variable in model.variables], [])
         return
     serving = _Serving(precision, keep)
@@ -119,14 +114,16 @@ class _Serving:
         self._precision = precision
         self._keep, self._unmatched = keep, set(keep)
         self._paths: set[str] = set()
-        self._layers: list[keras.layers.Layer] = []
+        self._layers: list[Any] = []
         self._matrices: list[ServedMatrix] = []
         self._replaced: set[int] = set()
 
     def begin(self, model) -> None:
         self._sensitive = model.sensitive_layers
         finished: set[int] = set()
-        for layer in model._flatten_layers():  # from the outermost inwards
+        # An adapter of ours is no layer, and serves those of its model.
+        ours = isinstance(model, keras.layers.Layer)
+        for layer in model._flatten_layers() if ours else [model]:  # from the outermost inwards
             if hasattr(layer, "serve") and id(layer) not in finished:
                 self._layers.append(layer)
                 finished |= {id(inner) for inner in layer.serve(self._make)}
@@ -136,7 +133,7 @@ class _Serving:
                 f"; there are {', '.join(sorted(self._paths)[:8])}, …"
             )
 
-    def _make(self, variables, *, bias=None, transposed=False):
+    def _make(self, variables, *, bias=None, transposed=False, as_matrix=np.asarray):
         paths = {variable.path.rpartition("/")[0] for variable in variables}
         self._paths |= paths
         patterns = {p for p in self._keep if any(fnmatch.fnmatchcase(path, p) for path in paths)}
@@ -146,7 +143,7 @@ class _Serving:
         kinds = {self._kind_at(path) for path in paths}
         if len(kinds) > 1:
             return None
-        matrix = np.concatenate([variable.numpy() for variable in variables], -1)
+        matrix = np.concatenate([as_matrix(variable.numpy()) for variable in variables], -1)
         made = kinds.pop()(
             matrix,
             bias=None if bias is None else np.concatenate([variable.numpy() for variable in bias]),

@@ -1,6 +1,5 @@
 """KerasHub's language models with our loop: their own logits and texts, row by row."""
 
-import argparse
 import re
 import sys
 
@@ -26,7 +25,6 @@ from tiny_kerashub import (
 )
 
 from tfllm.chat import chatml
-from tfllm.commands.training import model_to_export
 from tfllm.errors import UserError
 from tfllm.huggingface.kerashub import KerasHubCausalLM, from_keras_hub, load_keras_hub
 from tfllm.huggingface.kerashub_converted import corrected
@@ -115,15 +113,6 @@ def test_tracing_leaves_keras_as_it_was(some_tokenizer, stepped):
     ours = KerasHubCausalLM(gpt2(), some_tokenizer, 40)
     stepped(ours, [[1, 2]], [2], [[3]])
     assert (keras.ops.slice_update, tf.nn.softmax) == kept
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_export_command_loads_it_to_compute_in_the_precision(
-    gpt2_with_text, tmp_path, precision
-):
-    from_keras_hub(gpt2_with_text).save_to_preset(tmp_path / "preset")
-    args = argparse.Namespace(preset=str(tmp_path / "preset"), precision=[precision])
-    assert model_to_export(args).backbone.dtype_policy.compute_dtype == precision
 
 
 def test_a_saved_model_loads_again_with_its_settings(gpt2_with_text, tmp_path):

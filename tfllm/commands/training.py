@@ -79,7 +79,7 @@ def import_(args) -> dict[str, Any]:
 def export(args) -> dict[str, Any]:
     from tfllm.export import for_serving
 
-    model = model_to_export(args)
+    model = load_preset(args.preset, dtype="float32")
     options = {
         name: value
         for name in ("beams", "prompt_lookup")
@@ -101,17 +101,6 @@ def export(args) -> dict[str, Any]:
         for version, precision in zip(versions, precisions, strict=True)
     ]
     return written[0] if len(written) == 1 else {"versions": written}
-
-
-def model_to_export(args):
-    """The model: ours in float32, which the export rounds; KerasHub's in what it shall compute."""
-    import keras
-
-    model = load_preset(args.preset, dtype="float32")
-    ours = isinstance(model, keras.layers.Layer)
-    if ours or args.precision != ["bfloat16"]:
-        return model
-    return load_preset(args.preset, dtype="bfloat16")
 
 
 def inspect(args) -> dict[str, Any]:

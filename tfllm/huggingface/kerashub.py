@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,12 @@ from tfllm.huggingface.checkpoint import Checkpoint
 from tfllm.huggingface.generation_settings import generation_settings
 from tfllm.huggingface.json_files import read_json
 from tfllm.huggingface.kerashub_converted import corrected
+from tfllm.huggingface.kerashub_products import products
 from tfllm.huggingface.kerashub_steps import CachedSteps, WholeSteps
 from tfllm.huggingface.kerashub_tokenizers import end_token_ids, our_tokenizer
+from tfllm.huggingface.replaced import replaced
 from tfllm.huggingface.sentencepiece_files import read_llama
+from tfllm.layers.served_matrix import Make
 from tfllm.models import CausalLMPreprocessor, GenerationSettings, TextTask
 from tfllm.models.causal_text_generator import CausalTextGenerator
 from tfllm.models.presets import save_aside
@@ -46,11 +50,13 @@ class BackboneSizes(NamedTuple):
         vocabulary_size: v.
         max_sequence_length: Tokens that the model reads at most.
         dtype_policy: Of Keras.
+        rewinds: What was read last can be read anew.
     """
 
     vocabulary_size: int
     max_sequence_length: int
     dtype_policy: Any
+    rewinds: bool
 
 
 class KerasHubCausalLM(TextTask, GeneratorCalls):
@@ -78,11 +84,14 @@ class KerasHubCausalLM(TextTask, GeneratorCalls):
             raise UserError(f"context_length is {context_length}, this model reads {most} at most.")
         self.model = model
         self.generation = GenerationSettings.of(generation)
+        whole = isinstance(model, _WHOLE)
         self._set_up(
-            BackboneSizes(model.backbone.vocabulary_size, context_length, model.dtype_policy),
+            BackboneSizes(
+                model.backbone.vocabulary_size, context_length, model.dtype_policy, not whole
+            ),
             CausalLMPreprocessor(tokenizer, context_length),
         )
-        if isinstance(model, _WHOLE):
+        if whole:
             self._steps: CachedSteps | WholeSteps = WholeSteps(self.hidden_states, context_length)
         else:
             self._steps = CachedSteps(model)
@@ -100,6 +109,13 @@ class KerasHubCausalLM(TextTask, GeneratorCalls):
     def text(self, **options):
         return CausalTextGenerator(self, self._tokenizer(), **options)
 
+    served: Sequence[tuple[Any, str, Callable]] = ()
+
+    def serve(self, make: Make):
+        """The layers of the model multiply `ServedMatrix`es from now on."""
+        self.served = list(products(self.model, make))
+        return ()
+
     def begin(self, prompt, lengths):
         """As of `tfllm.decoding.Decodable`."""
         return self._steps.begin(prompt, lengths)
@@ -110,17 +126,21 @@ class KerasHubCausalLM(TextTask, GeneratorCalls):
 
     def step(self, new: NewTokens, state):
         """As of `tfllm.decoding.Decodable`."""
-        hidden, state = self._steps.step(new, state)
+        with replaced(self.served):
+            hidden, state = self._steps.step(new, state)
         return self.logits(wanted(hidden, new)), state
 
     def hidden_states(self, token_ids):
         """float[b, t, m], after each of int32[b, t], which begin at position 0."""
         inputs = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
-        return self.model.backbone(inputs, training=False)
+        with replaced(self.served):
+            return self.model.backbone(inputs, training=False)
 
     def logits(self, hidden):
         """float32[..., v] of hidden states float[..., m]."""
-        return tf.cast(self.model.backbone.token_embedding(hidden, reverse=True), tf.float32)
+        with replaced(self.served):
+            logits = self.model.backbone.token_embedding(hidden, reverse=True)
+        return tf.cast(logits, tf.float32)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):
         """Writes KerasHub's own preset of the model, with our settings beside it.

@@ -7,6 +7,7 @@ is loaded. A plain MatMul would read a matrix that is a variable as it lies in m
 anew; these pack it for the processor at the first call and keep that.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 import keras
@@ -30,6 +31,7 @@ class Make(Protocol):
         *,
         bias: list[keras.Variable] | None = None,
         transposed: bool = False,
+        as_matrix: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ) -> "ServedMatrix | None":
         """The matrix that all columns of the variables make, or None where they stay.
 
@@ -37,6 +39,7 @@ class Make(Protocol):
             variables: Matrices side by side.
             bias: What is added to the products with each of them; or None.
             transposed: As of `ServedMatrix`.
+            as_matrix: What makes a matrix of a variable's value, if it is none.
         """
 
 
