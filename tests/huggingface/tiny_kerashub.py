@@ -32,7 +32,7 @@ def gemma3(**sizes):
 
 
 def llama(**sizes):
-    return hub.Llama3CausalLM(hub.Llama3Backbone(**GROUPED, **sizes))
+    return hub.Llama3CausalLM(hub.Llama3Backbone(**GROUPED | sizes))
 
 
 def mistral():

@@ -1,4 +1,4 @@
-"""KerasHub's cached layers with rows that stand at positions of their own, and several texts in one.
+"""KerasHub's cached layers, with rows and texts that stand at positions of their own.
 
 `call_with_cache` of KerasHub takes one position for all rows, and writes to its cache by an op that
 the stock server does not run. What depends on the position are the memory, the mask and the layers
@@ -44,6 +44,7 @@ class Reading:
         self._distance = new.positions[..., None] - new.entry_positions[:, None]
         self._masks = [self._within(window) for window in windows(model)]
         self._memories = [memory for cache in caches for memory in cache]
+        self._shape = tf.shape(self._memories[0])
         rows, entries = tf.unstack(tf.shape(new.visible))[::2]
         self._entries = tf.broadcast_to(new.entry_positions, [rows, entries])
         length = tf.shape(new.token_ids)[1]
@@ -121,10 +122,10 @@ class Reading:
     def _slice_update(self, inputs, start_indices, updates):  # noqa: ARG002 - they have none
         """Writes float[b, n, h, d] to the next memory: float[b, s, h, d]."""
         memory = self._memories.pop(0)
-        rows, _, entries, _ = tf.unstack(tf.shape(memory))
-        written = put(memory, updates, self._place)
+        written = put(memory, updates, self._place, self._shape)
         self._written.append(written)
-        return tf.cast(tf.reshape(written, [rows, entries, *updates.shape[2:]]), updates.dtype)
+        heads = tf.reshape(written, [self._shape[0], self._shape[2], *updates.shape[2:]])
+        return tf.cast(heads, updates.dtype)
 
     def _broadcast_to(self, x, shape):
         # Only causal masks are broadcast as truth values: one in each layer.
