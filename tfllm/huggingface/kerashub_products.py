@@ -82,8 +82,7 @@ def products(model, make: Make) -> Iterator[tuple[Any, str, Callable]]:
 
 
 def _dense(layer, form: MatrixForm | None, make: Make):
-    served = form and make([layer._kernel], as_matrix=form.matrix)
-    if not served:
+    if form is None or (served := make([layer._kernel], as_matrix=form.matrix)) is None:
         return None
     units = [layer._kernel.shape[axis] for axis in form.axes[form.num_summed :]]
 
