@@ -64,6 +64,24 @@ def test_rows_of_an_int8_model_say_what_each_says_alone_with_guesses_too(model):
         assert guessing(prompts)["text"].numpy().tolist() == together
 
 
+def test_samples_of_one_prompt_are_those_that_each_gives_alone(model):
+    generate = build(model.text())["generate"]
+
+    def sampled(prompts, seeds):
+        found = generate(
+            prompt=tf.constant(prompts),
+            max_new_tokens=tf.constant([12]),
+            temperature=tf.constant([1.0]),
+            seed=tf.constant(seeds, tf.int64),
+        )
+        return found["text"].numpy().tolist()
+
+    prompts = ["one two", "why not?", "one two", "one two"]
+    together = sampled(prompts, range(4))
+    assert together == [sampled([prompt], [i])[0] for i, prompt in enumerate(prompts)]
+    assert len(set(together)) > 1
+
+
 def test_an_export_has_the_ops_of_int8_and_answers_as_the_live_model(tmp_path):
     tokenizer = train_sentencepiece(TEXTS * 3, vocabulary_size=290)
     small = KerasHubCausalLM(with_clear_preferences(llama(num_layers=1)), tokenizer, 32)
