@@ -175,8 +175,8 @@ def test_only_a_model_with_a_template_describes_itself(chat_model, tokenizer):
 
 def test_a_served_model_without_a_template_says_so(client):
     class Untold(Client):
-        def describe(self, key, **_):
-            return client.describe(f"no {key}")
+        async def _describe(self, key, timeout_s=None):
+            return await super()._describe(f"no {key}", timeout_s)
 
     with Untold(client.address, "chat") as untold, pytest.raises(UserError, match="chat has no ch"):
         untold.chat(TALK)
