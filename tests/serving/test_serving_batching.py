@@ -384,7 +384,7 @@ def test_a_swap_of_versions_loses_no_request_that_waits(tmp_path, gate_versions,
         refused = futures.wait(answers, 20, futures.FIRST_COMPLETED).done
         publish(gate_versions / "2", base / "2")
         assert server.versions.wait_until(
-            lambda: server.versions.statuses("gate")[0].state == 30, 20
+            lambda: server.versions.statuses("gate")[0][:2] == (2, 30), 20
         )
         gate.touch()
         kept = [answer for answer in answers if answer not in refused]

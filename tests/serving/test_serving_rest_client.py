@@ -1,6 +1,7 @@
 """The client over REST against recorded answers, as TensorFlow Serving's documentation has them."""
 
 import contextlib
+import http.client
 import http.server
 import json
 import subprocess
@@ -310,6 +311,22 @@ def test_closing_a_client_ends_what_it_waits_for(server):
     assert said == [Code.CANCELLED]
     with pytest.raises(ServingError, match="the client is closed"):
         client.status()
+
+
+@pytest.mark.parametrize("moment", ["connect", "request", "getresponse"])
+def test_a_client_may_be_closed_at_any_moment_of_a_call(server, monkeypatch, moment):
+    client = Client(server.address, "gpt", timeout_s=20)
+    step = getattr(http.client.HTTPConnection, moment)
+
+    def closed_before(connection, *arguments):
+        client.close()
+        return step(connection, *arguments)
+
+    monkeypatch.setattr(http.client.HTTPConnection, moment, closed_before)
+    with pytest.raises(ServingError) as ended:
+        client.status()
+
+    assert ended.value.code == Code.CANCELLED
 
 
 def test_headers_and_limits_are_kept(server, connect):

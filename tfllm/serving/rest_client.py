@@ -109,7 +109,9 @@ class Rest(Transport):
         with self._lock:
             for connection in self._open:
                 connection.abort()
-            self._idle.clear()
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            self._forget(connection)
         if self._threads is not None:
             self._threads.shutdown(wait=False)
 
@@ -170,7 +172,10 @@ class Rest(Transport):
                 self._forget(connection)
                 raise
             with self._lock:
-                self._idle.append(connection)
+                if not self.is_closed:
+                    self._idle.append(connection)
+            if self.is_closed:
+                self._forget(connection)
             return response.status, content
 
     def _forget(self, connection: _Connection) -> None:
@@ -184,6 +189,7 @@ class _Connection(http.client.HTTPConnection):
 
     def __init__(self, host: str, port: int, rest: Rest):
         super().__init__(host.strip("[]"), port)
+        self._rest = rest
         self._headers = {"Content-Type": "application/json", **rest.connection.headers}
         self._most = rest.connection.max_message_bytes
         self._keepalive_s = rest.connection.keepalive_s
@@ -196,6 +202,8 @@ class _Connection(http.client.HTTPConnection):
             _keep_alive(self.sock, self._keepalive_s)
         if self._context is not None:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self._server_name)
+        if self._rest.is_closed:  # `abort` may have seen no socket yet
+            raise ConnectionAbortedError("the client was closed.")
 
     def ask(
         self, method: str, path: str, body: bytes | None, end: float
@@ -223,11 +231,11 @@ class _Connection(http.client.HTTPConnection):
         return b"".join(parts)
 
     def abort(self) -> None:
-        """Ends what another thread waits for."""
-        if self.sock is not None:
+        """Ends what another thread waits for; that thread closes the connection."""
+        sock = self.sock
+        if sock is not None:
             with contextlib.suppress(OSError):  # it was not connected any more
-                self.sock.shutdown(socket.SHUT_RDWR)
-        self.close()
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own drops state in use
 
 
 def _left(end: float) -> float:
