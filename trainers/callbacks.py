@@ -4,6 +4,7 @@ Keras reads the loss of each step from the device before it calls the callbacks,
 costs nothing more.
 """
 
+import functools
 import math
 import signal
 import sys
@@ -18,10 +19,13 @@ from tqdm import tqdm
 
 from tfllm.errors import Failure
 from tfllm.trainers.averaging import averaged
-from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.checkpoints import UNWRITABLE, Checkpoints
 from tfllm.trainers.early_stopping import BestWeights
+from tfllm.trainers.event_file import EventFile
 from tfllm.trainers.recipe import Recipe
+from tfllm.trainers.saying import reason, say
 from tfllm.trainers.validation import Validation
+from tfllm.trainers.writing import Writer
 
 LOG_EVERY = 10  # steps between two points in TensorBoard; the loss is their mean
 SAMPLE_TOKENS = 48
@@ -53,30 +57,36 @@ class StopOnNaN(keras.callbacks.Callback):
                 )
 
 
-class StopOnSigterm(keras.callbacks.Callback):
-    """Inside `with`, a SIGTERM ends the run after the step that it met.
+class StopOnSignal(keras.callbacks.Callback):
+    """Inside `with`, a SIGTERM or a SIGINT (Ctrl-C) ends the run after the step that it met.
+
+    Another SIGTERM changes nothing; another Ctrl-C ends the process at once.
 
     Attributes:
-        asked: Whether the signal came.
+        asked: The number of the signal that came; 0 = none.
     """
 
     def __init__(self):
         super().__init__()
-        self.asked = False
+        self.asked = 0
 
     def __enter__(self):
         # Python lets only the main thread handle signals; elsewhere the run is not interruptible.
-        self._in_main = threading.current_thread() is threading.main_thread()
-        if self._in_main:
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_):
-        if self._in_main:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _ask(self, *_):
-        self.asked = True
+    def _ask(self, number, _):
+        if number == signal.SIGINT:
+            # The system's own handler from now on: the next one raises KeyboardInterrupt.
+            signal.signal(number, signal.default_int_handler)
+        self.asked = self.asked or number
 
     def on_train_batch_end(self, *_, **__):
         if self.asked:
@@ -84,18 +94,60 @@ class StopOnSigterm(keras.callbacks.Callback):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Saves a checkpoint every `recipe.checkpoint_every` steps and at the last one."""
+    """Saves a checkpoint every `recipe.checkpoint_every` steps and at the last one.
 
-    def __init__(self, checkpoints: Checkpoints, recipe: Recipe):
+    The next step begins when the state is copied; the copy is written meanwhile, and waited for
+    when a twentieth of the interval has passed, or one step: so much more may a kill cost. Where it
+    cannot be written the older ones stay and the run goes on, to try again at the next one.
+
+    Args:
+        checkpoints: Of the run.
+        recipe: The run's.
+        writer: Writes them.
+
+    Raises:
+        Failure: if the last one cannot be written.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, recipe: Recipe, writer: Writer):
         super().__init__()
         self.checkpoints = checkpoints
         self.recipe = recipe
+        self.writer = writer
+        self._lag = max(1, recipe.checkpoint_every // 20)
+        self._saved = 0
+        self._missing = ""
 
     def on_train_batch_end(self, *_, **__):
         step = steps_done(self.model)
+        if step < self._saved + self._lag:
+            self.writer.check()
+        else:
+            self.writer.wait()
         due = step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps
         if due or self.model.stop_training:
-            self.checkpoints.save(step)
+            self._saved = step
+            self.writer.add(functools.partial(self._save, step, self.checkpoints.snapshot(step)))
+
+    def _save(self, step, write):
+        self._missing = ""
+        try:
+            write()
+        except UNWRITABLE as error:
+            self._missing = (
+                f"The checkpoint of step {step:,} was not written to {self.checkpoints.folder} "
+                f"({reason(error)}); {self._there()} there. Make room on that disk"
+            )
+            say(f"{self._missing}: the run goes on and tries again.")
+
+    def _there(self):
+        steps = self.checkpoints.steps()
+        return f"that of step {steps[-1]:,} is" if steps else "none is"
+
+    def on_train_end(self, *_):
+        self.writer.wait()
+        if self._missing:
+            raise Failure(f"{self._missing}, and the same call goes on from there.")
 
 
 class Monitor(keras.callbacks.Callback):
@@ -119,7 +171,7 @@ class Monitor(keras.callbacks.Callback):
         self.schedule = schedule
         self.tokens_per_step = recipe.global_batch * validation.records.sequence_length
         self.tokens_per_second = 0.0
-        self._writer = tf.summary.create_file_writer(str(folder / "train"))
+        self._events = EventFile(folder / "train")
         self._losses: list[float] = []  # since the last point
         self._num_timed = 0
         self._timed_s = 0.0
@@ -161,10 +213,9 @@ class Monitor(keras.callbacks.Callback):
             "gradient_norm": float(self.model.optimizer.gradient_norm.numpy()),
             "tokens_per_second": self.tokens_per_second,
         }
-        with self._writer.as_default(step):
+        with self._events.at(step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
-        self._writer.flush()
 
     def on_train_end(self, *_):
         self._bar.close()
@@ -190,7 +241,7 @@ class Validate(keras.callbacks.Callback):
         self.recipe = recipe
         self.validation = validation
         self.best = best
-        self._writer = tf.summary.create_file_writer(str(folder / "validation"))
+        self._events = EventFile(folder / "validation")
 
     def on_train_batch_end(self, *_, **__):
         step = steps_done(self.model)
@@ -204,15 +255,15 @@ class Validate(keras.callbacks.Callback):
     def _validate(self, step):
         reached = self.validation.measure(self.model, self.recipe.validation_steps)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
-        tqdm.write(f"step {step:,}: {shown}", file=sys.stderr)
+        say(f"step {step:,}: {shown}")
         if self.best is not None:
             self.best.record(step, reached["loss"])
-        with self._writer.as_default(step):
+        samples = self._samples(step) if self.recipe.sample_prompts else []
+        with self._events.at(step):
             for name, value in reached.items():
                 tf.summary.scalar(name, value)
-            if self.recipe.sample_prompts:
-                tf.summary.text("samples", self._samples(step))
-        self._writer.flush()
+            if samples:
+                tf.summary.text("samples", samples)
 
     def _samples(self, step):
         generations = self.model.generate(

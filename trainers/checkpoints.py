@@ -1,7 +1,8 @@
 """Checkpoints of a run: whole or not there, so that a run killed at any moment can go on."""
 
+import functools
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -9,11 +10,14 @@ import tensorflow as tf
 
 from tfllm.aside import install
 from tfllm.errors import Failure
+from tfllm.trainers.saying import reason, say
 
 _FOLDER = "step-{:08d}"
 # What TensorFlow raises for a wrong checksum, a missing file, a wrong shape, a file that is too
 # short, and a variable that is in the file or in the model only.
 _UNREADABLE = (tf.errors.OpError, ValueError, IndexError, AssertionError)
+# What a disk that is full, a quota, or a disk that fails raise while a checkpoint is written.
+UNWRITABLE = (OSError, tf.errors.OpError)
 # Prefixes of folders that are not complete, and of those that cannot be read.
 _WRITING = ".writing-"
 _DAMAGED = "damaged-"
@@ -32,7 +36,7 @@ class Checkpoints:
     Args:
         folder: Where the checkpoints are; made when the first one is saved.
         model: A built model, compiled with a built optimizer.
-        keep: How many of the newest ones stay when another is saved.
+        keep: How many of the newest ones stay when another is saved; 0 = all.
         optimizer: Whether they hold the optimizer's state too; without it they hold the weights.
     """
 
@@ -40,29 +44,52 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
         # The state by position: the names of Keras layers depend on what else the process made.
-        state = {"model": [variable.value for variable in model.variables]}
+        self._state = {"model": [variable.value for variable in model.variables]}
         if optimizer:
-            state["optimizer"] = [variable.value for variable in model.optimizer.variables]
-        self._checkpoint = tf.train.Checkpoint(**state)
+            self._state["optimizer"] = [variable.value for variable in model.optimizer.variables]
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of a step, then deletes the ones that are too old."""
-        self.write(step)
-        for old in self.steps()[: -self.keep]:
-            self.delete(old)
+        """Writes the checkpoint of a step; one of that step that is there is replaced.
 
-    def write(self, step: int) -> None:
-        """Writes the checkpoint of a step; one of that step that is there is replaced."""
+        Then deletes the ones that are too old.
+
+        Raises:
+            OSError, tf.errors.OpError: as on a full disk (`UNWRITABLE`). The older ones stay.
+        """
+        self.snapshot(step)()
+
+    def snapshot(self, step: int) -> Callable[[], None]:
+        """Copies the state of the model as it is now.
+
+        Returns:
+            What `save` does, with that state: to be called once, from any thread, while the model
+            is trained on. Its copy is in the memory of the host until then.
+        """
+        # On a CPU a variable shares its memory with what was read of it, and is copied when it is
+        # next assigned: so the wait is in the step that follows.
+        with tf.device("CPU:0"):
+            state = {part: [tf.identity(v) for v in held] for part, held in self._state.items()}
+        return functools.partial(self._save, step, state)
+
+    def _save(self, step, state):
         writing = self.folder / (_WRITING + _FOLDER.format(step))
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir(parents=True)
-        self._checkpoint.write(str(writing / "checkpoint"))
-        self.delete(step)
-        install(writing, self._path(step))
+        try:
+            with tf.device("CPU:0"):
+                copies = {part: [tf.Variable(v) for v in held] for part, held in state.items()}
+            tf.train.Checkpoint(**copies).write(str(writing / "checkpoint"))
+            self.delete(step)
+            install(writing, self._path(step))
+        finally:  # what is half written would take room that the next one needs
+            shutil.rmtree(writing, ignore_errors=True)
+        if self.keep:
+            for old in self.steps()[: -self.keep]:
+                self.delete(old)
 
     def delete(self, step: int) -> None:
         """Deletes the checkpoint of a step, if there is one."""
@@ -75,9 +102,8 @@ class Checkpoints:
         Raises:
             Failure: if it cannot be read.
         """
-        reason = self._read(step)
-        if reason:
-            raise Failure(f"The checkpoint {self._path(step)} cannot be read: {reason}")
+        if why := self._read(step):
+            raise Failure(f"The checkpoint {self._path(step)} cannot be read: {why}")
 
     def restore(self) -> int:
         """Restores the newest checkpoint that can be read; newer ones are set aside.
@@ -92,9 +118,8 @@ class Checkpoints:
             shutil.rmtree(stray)
         damaged = []
         for step in reversed(self.steps()):
-            reason = self._read(step)
-            if reason:
-                print(f"The checkpoint {self._path(step)} is skipped: {reason}", file=sys.stderr)
+            if why := self._read(step):
+                say(f"The checkpoint {self._path(step)} is skipped: {why}")
                 damaged.append(self._path(step))
             else:
                 self._set_aside(damaged)
@@ -112,9 +137,10 @@ class Checkpoints:
     def _read(self, step: int) -> str:
         """Restores the checkpoint of a step. Returns why it could not, or ""."""
         try:
-            self._checkpoint.read(str(self._path(step) / "checkpoint")).assert_consumed()
+            checkpoint = tf.train.Checkpoint(**self._state)
+            checkpoint.read(str(self._path(step) / "checkpoint")).assert_consumed()
         except _UNREADABLE as error:
-            return str(error).splitlines()[0][:200]
+            return reason(error)
         return ""
 
     def _set_aside(self, damaged: list[Path]) -> None:

@@ -27,8 +27,7 @@ from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.strategy import make_strategy
 from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
 from tfllm.trainers.validation import Validation
-
-EXIT_SIGTERM = 143  # 128 + 15, as a shell reports a process that SIGTERM ended
+from tfllm.trainers.writing import Writer
 
 
 class Result(NamedTuple):
@@ -71,8 +70,9 @@ def fit(
     """Trains a model by a recipe, going on where an earlier process of the same run ended.
 
     A run that was killed and goes on ends with the weights, to the bit, of one that was not. On
-    SIGTERM the step is finished and saved, and the process exits with `EXIT_SIGTERM`. The global
-    seeds of Python, NumPy and TensorFlow are set to the recipe's.
+    SIGTERM and SIGINT the step is finished and saved, and the process exits with 143 and 130, as a
+    shell reports a process that they ended. The global seeds of Python, NumPy and TensorFlow are
+    set to the recipe's.
 
     Args:
         recipe: What to train, on what and how long.
@@ -86,9 +86,9 @@ def fit(
     Raises:
         UserError: if the recipe, the data, the strategy and the run's folder do not fit together,
             or another process trains in that folder.
-        Failure: if the loss or the gradient is no longer a finite number, or no checkpoint can be
-            read.
-        SystemExit: after a SIGTERM.
+        Failure: if the loss or the gradient is no longer a finite number, if no checkpoint can be
+            read, or if the last one cannot be written.
+        SystemExit: after a SIGTERM or a SIGINT.
     """
     recipe = dataclasses.replace(recipe, data=str(data)) if data else recipe
     run = Path(run or Path("runs") / recipe.name)
@@ -129,7 +129,8 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
     start = checkpoints.restore()
 
     held_out = records.num_rows("validation") > 0
-    best = _best(recipe, held_out, model, checkpoints, run / run_folder.BEST)
+    writer = Writer()
+    best = _best(recipe, held_out, model, checkpoints, run / run_folder.BEST, writer)
     validation = Validation(records, objective, recipe.global_batch)
     replicas = distribution.num_replicas_in_sync
     _announce(recipe, records, model, replicas, start, run, tensorboard)
@@ -142,7 +143,7 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
         num_steps=recipe.steps - start,
     )
     monitor = own.Monitor(recipe, validation, schedule, tensorboard)
-    with own.StopOnSigterm() as sigterm:
+    with own.StopOnSignal() as signals, writer:
         if start < recipe.steps and not (best and best.is_over(start)):
             model.fit(
                 batches,
@@ -152,15 +153,15 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
                     monitor,
                     own.StopOnNaN(),
                     *([own.Validate(recipe, validation, tensorboard, best)] if held_out else []),
-                    sigterm,
-                    own.SaveCheckpoints(checkpoints, recipe),
+                    signals,
+                    own.SaveCheckpoints(checkpoints, recipe, writer),
                     *callbacks,
                 ],
             )
     done = own.steps_done(model)
-    if sigterm.asked and done < recipe.steps:
+    if signals.asked and done < recipe.steps:
         print(f"Stopped after step {done:,}; the same call goes on from there.", file=sys.stderr)
-        raise SystemExit(EXIT_SIGTERM)
+        raise SystemExit(128 + signals.asked)
 
     if best and best.is_over(done):
         print(
@@ -225,13 +226,15 @@ def _optimizer(recipe: Recipe, schedule: WarmupCosine, model) -> AdamW:
     )
 
 
-def _best(recipe: Recipe, held_out: bool, model, checkpoints, folder: Path) -> BestWeights | None:
-    if recipe.patience and not held_out:
+def _best(recipe: Recipe, held_out: bool, model, checkpoints, folder, writer) -> BestWeights | None:
+    if not recipe.patience:
+        return None
+    if not held_out:
         raise UserError(
             f"patience needs validations, and {recipe.data} has no validation rows: prepare it "
             "with some text held out."
         )
-    return BestWeights(folder, model, checkpoints, recipe.patience) if recipe.patience else None
+    return BestWeights(folder, model, checkpoints, recipe.patience, writer)
 
 
 def _require_writer(recipe: Recipe, model) -> None:

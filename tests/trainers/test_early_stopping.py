@@ -13,6 +13,7 @@ from tfllm.models import CausalLM
 from tfllm.optimizers import AdamW
 from tfllm.trainers.checkpoints import Checkpoints
 from tfllm.trainers.early_stopping import BestWeights
+from tfllm.trainers.writing import Writer
 
 
 @pytest.fixture
@@ -22,18 +23,21 @@ def kept(tmp_path):
     model.compile(AdamW(0.1), "mse")
     model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(tmp_path / "checkpoints", model, keep=2)
-    return model, checkpoints, BestWeights(tmp_path / "best", model, checkpoints, patience=2)
+    with Writer() as writer:
+        best = BestWeights(tmp_path / "best", model, checkpoints, patience=2, writer=writer)
+        yield model, checkpoints, best, writer
 
 
 def validated(kept, step, loss):
     """A validation, at which the weight is the number of the step."""
-    model, _, best = kept
+    model, _, best, writer = kept
     model.set_weights([np.array([[step]])])
     best.record(step, loss)
+    writer.wait()
 
 
 def test_the_first_of_the_lowest_losses_is_the_best(kept):
-    model, _, best = kept
+    model, _, best, writer = kept
     for step, loss in [(2, 3.0), (4, 1.0), (6, 1.0), (8, math.nan)]:
         assert not best.is_over(step - 2)
         validated(kept, step, loss)
@@ -43,7 +47,7 @@ def test_the_first_of_the_lowest_losses_is_the_best(kept):
 
 
 def test_what_was_best_at_each_checkpoint_is_kept_and_nothing_else(kept):
-    _, checkpoints, best = kept
+    _, checkpoints, best, _ = kept
     for step in range(1, 6):
         validated(kept, step, 1 / step)
         checkpoints.save(step)
@@ -56,7 +60,7 @@ def test_what_was_best_at_each_checkpoint_is_kept_and_nothing_else(kept):
 
 
 def test_a_run_that_goes_on_forgets_the_validations_that_come_again(kept):
-    model, checkpoints, best = kept
+    model, checkpoints, best, _ = kept
     validated(kept, 2, 2.0)
     checkpoints.save(2)
     validated(kept, 4, 1.0)  # and here the process is killed
@@ -71,23 +75,24 @@ def test_a_run_that_goes_on_forgets_the_validations_that_come_again(kept):
 
 
 def test_a_step_that_comes_again_has_its_new_weights(kept):
-    model, _, best = kept
+    model, _, best, writer = kept
     validated(kept, 4, 1.0)
     model.set_weights([np.array([[5]])])
     best.record(4, 0.5)
+    writer.wait()
     best.restore(4)
     assert model.get_weights()[0] == 5
 
 
 def test_without_a_validation_the_weights_stay(kept):
-    model, _, best = kept
+    model, _, best, writer = kept
     model.set_weights([np.array([[7]])])
     assert best.restore(3) == 3
     assert model.get_weights()[0] == 7
 
 
 def test_best_weights_that_are_damaged_are_said(kept):
-    _, _, best = kept
+    _, _, best, _ = kept
     validated(kept, 4, 1.0)
     (best.folder / "step-00000004" / "checkpoint.index").write_bytes(b"")
     with pytest.raises(Failure, match=r"best/step-00000004 cannot be read: "):
