@@ -7,8 +7,10 @@ from pathlib import Path
 
 import keras
 
-from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.errors import Failure
+from tfllm.trainers.checkpoints import UNWRITABLE, Checkpoints
 from tfllm.trainers.run_folder import write_json
+from tfllm.trainers.saying import reason
 from tfllm.trainers.writing import Writer
 
 _LOSSES = "validations.json"
@@ -52,16 +54,27 @@ class BestWeights:
             step: The optimizer steps done. What is known of later ones is forgotten: they belong to
                 a process that was killed, and come again.
             loss: Lower is better.
+
+        Raises:
+            Failure: if those of an earlier one could not be written. A run that went on would lose
+                the best weights.
         """
         self._losses = _until(step - 1, self._losses) | {step: loss}
         write = self._weights.snapshot(step) if _best(self._losses) == step else None
         self._writer.add(functools.partial(self._record, step, self._losses, write))
 
     def _record(self, step, losses, write_weights):
-        if write_weights:
-            write_weights()
-        # The weights first: a kill between the two leaves some that nobody asks for.
-        write_json(self.folder / _LOSSES, {str(at): value for at, value in losses.items()})
+        try:
+            if write_weights:
+                write_weights()
+            # The weights first: a kill between the two leaves some that nobody asks for.
+            write_json(self.folder / _LOSSES, {str(at): value for at, value in losses.items()})
+        except UNWRITABLE as error:
+            raise Failure(
+                f"The best weights of step {step:,} cannot be written to {self.folder} "
+                f"({reason(error)}). Make room on that disk; the same call goes on from the newest "
+                "checkpoint."
+            ) from error
         wanted = {_best(_until(at, losses)) for at in (step, *self._checkpoints.steps())}
         for other in set(self._weights.steps()) - wanted:
             self._weights.delete(other)

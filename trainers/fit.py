@@ -65,6 +65,7 @@ def fit(
     run: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
     strategy: str = "auto",
+    accept_changes: bool = False,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> Result:
     """Trains a model by a recipe, going on where an earlier process of the same run ended.
@@ -81,6 +82,9 @@ def fit(
         tensorboard: Where TensorBoard's files go; `tensorboard_logs/` and the name of the run's
             folder by default.
         strategy: See `make_strategy`.
+        accept_changes: Whether a run that was begun by another recipe may go on by this one, where
+            it has the same variables; changes.json in its folder says what changed after which
+            step.
         callbacks: Called after the run's own ones.
 
     Raises:
@@ -97,7 +101,7 @@ def fit(
     distribution = make_strategy(strategy)
     records = _records(recipe, distribution.num_replicas_in_sync)
 
-    with run_folder.open_run(run, recipe, records.meta):
+    with run_folder.open_run(run, recipe, records.meta, accept_changes=accept_changes):
         return _train(recipe, records, distribution, run, tensorboard, callbacks)
 
 

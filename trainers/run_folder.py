@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfllm.aside import locked, make_folder, write_file
 from tfllm.errors import UserError
@@ -14,6 +14,7 @@ from tfllm.trainers.recipe import Recipe
 
 RECIPE = "recipe.json"
 DATA = "data.json"
+CHANGES = "changes.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -32,10 +33,15 @@ _FREE = (
 )
 # What decides which weights are the best ones, where they are looked for.
 _DECIDES_BEST = ("validate_every", "validation_steps")
+# What decides which variables there are, and so whether the checkpoints can be read.
+_FIXED = ("task", "family", "model", "preset", "objective", "adaptation")
+_DROPOUT = "model.dropout"
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> Iterator[None]:
+def open_run(
+    folder: Path, recipe: Recipe, meta: dict[str, Any], *, accept_changes: bool = False
+) -> Iterator[None]:
     """Writes what the run is trained by, or holds it against what it was begun by.
 
     While the block runs, no other process can open the run.
@@ -44,6 +50,8 @@ def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> Iterator[Non
         folder: The run's folder; made if it is not there.
         recipe: The recipe to train by.
         meta: The meta.json of the data.
+        accept_changes: Whether it may be another recipe than before, with the same variables, on
+            the same data. What changed after which step is then added to `CHANGES`.
 
     Raises:
         UserError: if the folder cannot be made, if another process has the run open, or if the
@@ -54,28 +62,74 @@ def open_run(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> Iterator[Non
     with locked(make_folder(folder), busy):
         for stray in folder.glob(f".{PRESET}-*"):  # of a process that was killed
             shutil.rmtree(stray)
-        _check_begun(folder, recipe, meta)
+        changes = _changes(folder, recipe, meta)
+        if changes:
+            _require_accepted(folder, changes, accept_changes)
+            _note(folder, changes)
         write_json(folder / RECIPE, dataclasses.asdict(recipe))
         write_json(folder / DATA, meta)
         yield
 
 
-def _check_begun(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> None:
-    if any((folder / CHECKPOINTS).glob("step-*")) or (folder / PRESET).exists():
-        for name in (RECIPE, DATA):
-            if not (folder / name).is_file():
-                raise UserError(
-                    f"{folder} has weights but no {name}, so nobody can tell what they were "
-                    "trained by: train in another run folder."
-                )
-        begun = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
-        different = _differences(_decisive(begun), _decisive(recipe))
-        different += _differences(json.loads((folder / DATA).read_text(encoding="utf-8")), meta)
-        if different:
+class _Change(NamedTuple):
+    """Of a value that decides the weights; a missing one is None."""
+
+    before: Any
+    after: Any
+
+
+def _steps(folder: Path) -> list[int]:
+    return [int(path.name.split("-")[1]) for path in (folder / CHECKPOINTS).glob("step-*")]
+
+
+def _changes(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> dict[str, _Change]:
+    """By names such as "optimizer.beta_2" and "the data's splits.train.rows"."""
+    if not _steps(folder) and not (folder / PRESET).exists():
+        return {}
+    for name in (RECIPE, DATA):
+        if not (folder / name).is_file():
             raise UserError(
-                f"{folder} was begun by another recipe ({'; '.join(different)}). "
-                "Put it back to go on, or train in another run folder."
+                f"{folder} has weights but no {name}, so nobody can tell what they were "
+                "trained by: train in another run folder."
             )
+    begun = Recipe.from_json((folder / RECIPE).read_text(encoding="utf-8"))
+    data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    return _differences(_decisive(begun), _decisive(recipe)) | _differences(
+        data, meta, "the data's "
+    )
+
+
+def _require_accepted(folder: Path, changes: dict[str, _Change], accept: bool) -> None:
+    told = "; ".join(f"{name} was {old}, is {new}" for name, (old, new) in changes.items())
+    begun = f"{folder} was begun by another recipe ({told})."
+    fixed = [name for name, change in changes.items() if _is_fixed(name, change)]
+    if fixed:
+        raise UserError(
+            f"{begun} Put {', '.join(fixed)} back to go on, or train in another run folder."
+        )
+    if (folder / PRESET).exists():
+        raise UserError(f"{begun} It is finished: train in another run folder.")
+    if not accept:
+        raise UserError(
+            f"{begun} Put it back to go on, accept the changes (--accept-changes), or train in "
+            "another run folder."
+        )
+
+
+def _is_fixed(name: str, change: _Change) -> bool:
+    if name == "ema":  # the averages are variables
+        return not (change.before and change.after)
+    return name != _DROPOUT and (name.split(".")[0] in _FIXED or name.startswith("the data's "))
+
+
+def _note(folder: Path, changes: dict[str, _Change]) -> None:
+    """Adds what changed to the run's history."""
+    path = folder / CHANGES
+    history = json.loads(path.read_text(encoding="utf-8"))["changes"] if path.exists() else []
+    changed = {name: change._asdict() for name, change in changes.items()}
+    write_json(
+        path, {"changes": [*history, {"after_step": max(_steps(folder)), "values": changed}]}
+    )
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -88,13 +142,12 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(recipe).items() if k not in free}
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """As in "optimizer.beta_2 was 0.95, is 0.99"."""
-    found = []
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, _Change]:
+    found: dict[str, _Change] = {}
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name} was {before}, is {after}")
+        change = _Change(old.get(name), new.get(name))
+        if isinstance(change.before, dict) and isinstance(change.after, dict):
+            found |= _differences(change.before, change.after, f"{prefix}{name}.")
+        elif change.before != change.after:
+            found[f"{prefix}{name}"] = change
     return found

@@ -19,7 +19,8 @@ def say(text: str) -> None:
 def reason(error: Exception) -> str:
     """What an error of the system or of TensorFlow says, in one line.
 
-    Without the op that TensorFlow puts around it: {{function_node ...}} ... [Op:SaveV2]
+    Without the op and the file that TensorFlow names around it:
+    {{function_node ...}} FILE; No space left on device [Op:SaveV2]
     """
     line = (str(error) or type(error).__name__).splitlines()[0]
-    return line.split("}} ")[-1].split(" [Op:")[0][:200]
+    return line.split("}} ")[-1].split("; ")[-1].split(" [Op:")[0][:200]

@@ -1,7 +1,9 @@
 """Small prepared data of every task, and a recipe that trains on them in seconds."""
 
+import contextlib
 import json
 import random
+import resource
 import shutil
 from pydoc_data import topics
 
@@ -87,6 +89,25 @@ def again(tmp_path, finished, train):
     """`train` in a folder that has a copy of the finished run."""
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     return train
+
+
+@pytest.fixture
+def files_of_at_most():
+    """Inside `with files_of_at_most(n)` the system refuses to write what is behind n bytes.
+
+    As on a full disk, the error is one of write(2): EFBIG, where that has ENOSPC.
+    """
+
+    @contextlib.contextmanager
+    def limited(num_bytes):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 _WORDS = str.split("the a cat dog bird house tree runs sleeps under old two three sees likes")

@@ -1,12 +1,14 @@
 """Checkpoints: what comes back, what is kept, and what happens to damaged ones."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 
 from tfllm.errors import Failure
 from tfllm.optimizers import AdamW
-from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.checkpoints import UNWRITABLE, Checkpoints
 
 X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
 
@@ -61,14 +63,29 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 4] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, lambda path: path.unlink()])
-@pytest.mark.parametrize("file", ["checkpoint.index", "checkpoint.data-00000-of-00001"])
+def remove(path):
+    path.unlink()
+
+
+FILES = ["checkpoint.index", "checkpoint.data-00000-of-00001"]
+
+
+@pytest.mark.parametrize("damage", [truncate, halve, empty, flip, remove])
+@pytest.mark.parametrize("file", FILES)
 def test_a_damaged_newest_one_is_skipped_and_said(trained, damage, file, capsys):
     _, checkpoints = trained
     damage(checkpoints.folder / "step-00000004" / file)
@@ -76,6 +93,57 @@ def test_a_damaged_newest_one_is_skipped_and_said(trained, damage, file, capsys)
     assert Checkpoints(checkpoints.folder, other, keep=2).restore() == 3
     assert other.optimizer.iterations.numpy() == 3
     assert "step-00000004 is skipped: " in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_skipped(trained):
+    model, checkpoints = trained
+    for file in FILES:
+        (checkpoints.folder / "step-00000004" / file).unlink()
+    assert Checkpoints(checkpoints.folder, model, keep=2).restore() == 3
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_whatever_byte_is_flipped_no_other_state_is_restored(trained, file):
+    model, checkpoints = trained
+    path = checkpoints.folder / "step-00000004" / file
+    whole, right = path.read_bytes(), state(model)
+    for place in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            checkpoints.read(4)
+        except Failure:
+            continue
+        for restored, saved in zip(state(model), right, strict=True):
+            np.testing.assert_array_equal(restored, saved)
+
+
+def test_a_snapshot_is_of_its_moment_though_the_training_goes_on(trained):
+    model, checkpoints = trained
+    expected = state(model)
+    write = checkpoints.snapshot(5)
+    model.fit(X, Y, verbose=0)
+    thread = threading.Thread(target=write)
+    thread.start()
+    model.fit(X, Y, verbose=0)
+    thread.join()
+    assert Checkpoints(checkpoints.folder, model, keep=2).restore() == 5
+    for restored, saved in zip(state(model), expected, strict=True):
+        np.testing.assert_array_equal(restored, saved)
+
+
+@pytest.mark.parametrize("largest", [0, 200])
+def test_one_that_the_disk_refuses_leaves_the_older_ones_and_takes_no_room(
+    trained, files_of_at_most, largest
+):
+    _, checkpoints = trained
+    with files_of_at_most(largest), pytest.raises(UNWRITABLE, match="File too large"):
+        checkpoints.save(5)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        "step-00000003",
+        "step-00000004",
+    ]
+    checkpoints.save(5)
+    assert checkpoints.steps() == [4, 5]
 
 
 def test_a_damaged_one_makes_room_for_its_step_and_does_not_count_as_kept(trained):

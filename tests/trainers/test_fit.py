@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import math
 import re
 import shutil
@@ -116,22 +115,6 @@ def test_a_finished_run_is_not_trained_again(tiny, finished, again, tmp_path, ca
     assert result.preset == str(tmp_path / "run" / "preset")
     assert result.validation_loss == finished[1].validation_loss
     assert "is finished: nothing to do" in capsys.readouterr().err
-
-
-def test_a_run_is_not_continued_with_another_recipe(tiny, again):
-    with pytest.raises(UserError) as error:
-        again(tiny.with_settings(["optimizer.beta_2=0.5", "model.num_layers=2"]))
-    assert "was begun by another recipe" in str(error.value)
-    assert "model.num_layers was 1, is 2; optimizer.beta_2 was 0.95, is 0.5" in str(error.value)
-
-
-def test_a_run_is_not_continued_on_other_data(tiny, again, tmp_path):
-    shutil.copytree(tiny.data, tmp_path / "other")
-    meta = json.loads((tmp_path / "other" / "meta.json").read_text())
-    meta["splits"]["train"]["documents"] = 7
-    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
-    with pytest.raises(UserError, match=r"splits\.train\.documents was 223, is 7"):
-        again(tiny, data=tmp_path / "other")
 
 
 HOLDER = """

@@ -60,7 +60,13 @@ def train(args) -> dict[str, Any]:
     from tfllm.trainers import fit, load_recipe
 
     recipe = load_recipe(args.recipe).with_settings(args.set)
-    return fit(recipe, data=args.data, run=args.run, strategy=args.strategy)._asdict()
+    return fit(
+        recipe,
+        data=args.data,
+        run=args.run,
+        strategy=args.strategy,
+        accept_changes=args.accept_changes,
+    )._asdict()
 
 
 def import_(args) -> dict[str, Any]:
@@ -149,6 +155,9 @@ def add_training(verb: Verb) -> None:
     p.add_argument("--run", help="the run's folder (default runs/NAME)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
     p.add_argument("--strategy", default="auto", help="auto, one, mirrored or tpu")
+    p.add_argument(
+        "--accept-changes", action="store_true", help="go on by another recipe than it was begun by"
+    )
 
     p = verb(import_, "a checkpoint of Hugging Face to a preset")
     p.add_argument("folder", help="with config.json, the weights and the tokenizer's files")
