@@ -46,9 +46,9 @@ class TimedSaves(SaveCheckpoints):
         super().on_train_batch_end(*args, **kwargs)
         self.blocked_s.append(time.perf_counter() - began)
 
-    def _save(self, step, write):
+    def _save(self, *args):
         began = time.perf_counter()
-        super()._save(step, write)
+        super()._save(*args)
         self.written_s.append(time.perf_counter() - began)
 
 

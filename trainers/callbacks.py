@@ -124,12 +124,13 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self.writer.check()
         else:
             self.writer.wait()
-        due = step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps
-        if due or self.model.stop_training:
+        last = step == self.recipe.steps or self.model.stop_training
+        if last or step % self.recipe.checkpoint_every == 0:
             self._saved = step
-            self.writer.add(functools.partial(self._save, step, self.checkpoints.snapshot(step)))
+            write = self.checkpoints.snapshot(step)
+            self.writer.add(functools.partial(self._save, step, last, write))
 
-    def _save(self, step, write):
+    def _save(self, step, last, write):
         self._missing = ""
         try:
             write()
@@ -138,7 +139,8 @@ class SaveCheckpoints(keras.callbacks.Callback):
                 f"The checkpoint of step {step:,} was not written to {self.checkpoints.folder} "
                 f"({reason(error)}); {self._there()} there. Make room on that disk"
             )
-            say(f"{self._missing}: the run goes on and tries again.")
+            if not last:  # of the last one, `on_train_end` speaks
+                say(f"{self._missing}: the run goes on and tries again.")
 
     def _there(self):
         steps = self.checkpoints.steps()
