@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# On a machine of one core a request that waits in a loop would hold TensorFlow's only thread, and
+# no other would run, nor any version load.
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "8")
 
 import keras
 import pytest

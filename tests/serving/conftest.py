@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import select
 import shutil
 
 import pytest
@@ -61,7 +63,10 @@ def vec_versions(tmp_path_factory):
 
 
 class Gate(tf.Module):
-    """Answers with its version once the file that a request names exists, and not before."""
+    """Answers with its version once the file that a request names exists, and not before.
+
+    When it begins to wait it writes to `PATH.runs`.
+    """
 
     def __init__(self, version):
         super().__init__()
@@ -69,6 +74,9 @@ class Gate(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="path")])
     def wait(self, path):
+        with tf.control_dependencies([tf.io.write_file(path[0] + ".runs", "yes")]):
+            path = tf.identity(path)
+
         def num_files(tries):
             # By way of `tries`, so that the look is not taken out of the loop.
             return tf.size(tf.io.matching_files(tf.strings.substr(path, 0, 10_000 + tries)))
@@ -93,6 +101,25 @@ def gate_versions(tmp_path_factory):
     for version in (1, 2):
         save_gate(folder / str(version), version)
     return folder
+
+
+@pytest.fixture
+def runs():
+    """Makes what waits until a request of `gate` for a path runs; to be asked for before that."""
+    opened = []
+
+    def runs(path):
+        os.mkfifo(f"{path}.runs")
+        opened.append(pipe := os.open(f"{path}.runs", os.O_RDONLY | os.O_NONBLOCK))
+
+        def wait():
+            assert select.select([pipe], [], [], 20)[0], f"no request for {path} runs"
+
+        return wait
+
+    yield runs
+    for pipe in opened:
+        os.close(pipe)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from concurrent import futures
 import pytest
 
 from tfllm.errors import UserError
-from tfllm.serving import RestOptions, Server
+from tfllm.serving import Client, RestOptions, Server
 from tfllm.serving.grpc_options import GrpcOptions
 
 PREDICT = "/v1/models/echo:predict"
@@ -189,11 +189,16 @@ def test_an_odd_path_is_refused(port, line, status):
         assert f" {status} ".encode() in connection.recv(4096)[:20]
 
 
-def test_a_request_beyond_its_time_is_answered(tmp_path, gate_versions, ask):
-    gate = tmp_path / "open"
-    with serving({"gate": gate_versions}, timeout_s=0.1) as server:
-        status, body = ask(server.rest_port, "POST", GATE, {"inputs": [str(gate)]})
-        gate.touch()
+def test_a_request_beyond_its_time_is_answered_and_stopped(tmp_path, gate_versions, ask):
+    gate, never = tmp_path / "open", tmp_path / "never"
+    gate.touch()
+    with (
+        serving({"gate": gate_versions}, timeout_s=0.1, num_threads=1) as server,
+        Client(f"127.0.0.1:{server.port}", "gate", timeout_s=20) as client,
+    ):
+        status, body = ask(server.rest_port, "POST", GATE, {"inputs": [str(never)]})
+        # Were it not stopped, it would hold the only thread, which both ports share.
+        assert client.predict({"path": [str(gate)]})["version"] == [2]
 
     assert status == 504
     assert json.loads(body) == {"error": "Timed out waiting for notification"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from concurrent import futures
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tfllm.serving import Client, Code, ServedModel, Server, ServingError
 from tfllm.serving.batcher import Batcher
 from tfllm.serving.batching_parameters import BatchingParameters
+from tfllm.serving.callers import RestCaller, answering
 
 HOUR = 3_600_000_000  # microseconds
 
@@ -23,7 +25,8 @@ class Calls:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def __call__(self, feeds, fetches):
+    def __call__(self, ends_at, feeds, fetches):
+        self.ends_at = ends_at
         self.asked.append(({name: array.tolist() for name, array in feeds}, fetches))
         self.running.release()
         assert self.may_go_on.wait(20)
@@ -47,9 +50,13 @@ class Asking:
         self.batcher = Batcher(self.calls, parameters, self.seen.append)
         self._threads = futures.ThreadPoolExecutor(20)
 
-    def __call__(self, x, fetches=("twice:0",), **others):
+    def __call__(self, x, fetches=("twice:0",), timeout_s=None, **others):
         feeds = [("x:0", np.array(x)), *((f"{name}:0", np.array(a)) for name, a in others.items())]
-        return self._threads.submit(self.batcher.run, feeds, fetches)
+        return self._threads.submit(self._run, feeds, fetches, timeout_s)
+
+    def _run(self, feeds, fetches, timeout_s):
+        with contextlib.nullcontext() if timeout_s is None else answering(RestCaller(timeout_s)):
+            return self.batcher.run(feeds, fetches)
 
     @contextlib.contextmanager
     def while_one_runs(self):
@@ -277,6 +284,28 @@ def test_closing_ends_what_waits():
     assert ask.calls.asked == []
 
 
+def test_a_batch_is_stopped_when_the_last_of_its_clients_waits_no_more():
+    with Asking(max_batch_size=2, batch_timeout_micros=HOUR) as ask:
+        before = time.monotonic()
+        answers = [ask([1], timeout_s=30), ask([2], timeout_s=500)]
+        assert [outcome(answer) for answer in answers] == [[2], [4]]
+        assert before + 500 <= ask.calls.ends_at <= time.monotonic() + 500
+        answers = [ask([1], timeout_s=30), ask([2])]
+        assert [outcome(answer) for answer in answers] == [[2], [4]]
+        assert ask.calls.ends_at == float("inf")
+
+
+def test_a_request_whose_time_is_over_before_its_turn_is_not_run():
+    with Asking(max_batch_size=1) as ask:
+        with ask.while_one_runs():
+            late = ask([1], timeout_s=0)
+            refused = [ask([row], timeout_s=0) for row in range(20)]
+            assert futures.wait(refused, 20, futures.FIRST_COMPLETED).done  # the queue is full
+        message = "Run() timeout exceeded while waiting in batching queue"
+        assert outcome(late) == (Code.RESOURCE_EXHAUSTED, message)
+    assert ask.calls.rows == [[0]]
+
+
 @contextlib.contextmanager
 def served(models, model, **parameters):
     """A server with batching on one thread, and a client."""
@@ -324,34 +353,49 @@ def wait_for_a_request(server, model):
     assert server.versions.wait_until(is_running, 20)
 
 
-def test_a_request_whose_client_has_gone_leaves_the_queue(tmp_path, gate_versions):
+def test_a_request_whose_client_has_gone_leaves_the_queue(tmp_path, gate_versions, runs):
     gate, never = tmp_path / "open", tmp_path / "never"
+    wait_until_it_runs = runs(gate)
 
     with (
         served({"gate": gate_versions}, "gate", max_batch_size=1, max_enqueued_batches=1) as (
             server,
             client,
         ),
-        futures.ThreadPoolExecutor(2) as threads,
+        futures.ThreadPoolExecutor(3) as threads,
     ):
         running = threads.submit(client.predict, {"path": [str(gate)]})
-        wait_for_a_request(server, "gate")
-        with pytest.raises(ServingError) as gone:
-            predict_when_not_full(client, never, timeout_s=0.3)
-        assert gone.value.code == Code.DEADLINE_EXCEEDED
-        last = threads.submit(predict_when_not_full, client, gate)
+        wait_until_it_runs()
+        with Client(client.address, "gate", retries=0) as leaving:
+            answers = [threads.submit(leaving.predict, {"path": [str(never)]}) for _ in range(2)]
+            # One of them waits, once the other is refused.
+            refused, waiting = futures.wait(answers, 20, futures.FIRST_COMPLETED)
+        assert [answer.exception().code for answer in refused] == [Code.UNAVAILABLE]
+        assert [answer.exception(20).code for answer in waiting] == [Code.CANCELLED]
+        wait_for_running(server, client, 1)
         gate.touch()
-        # Had the one in between been run, it would hold the only thread for ever.
-        assert [answer.result(20)["version"] for answer in (running, last)] == [[2], [2]]
+        assert running.result(20)["version"] == [2]
+        # Had the one that left been run, it would hold the only thread for ever.
+        assert client.predict({"path": [str(gate)]})["version"] == [2]
 
 
-def predict_when_not_full(client, path, **options):
-    while True:
-        try:
-            return client.predict({"path": [str(path)]}, **options)
-        except ServingError as error:
-            if error.code != Code.UNAVAILABLE:
-                raise
+def wait_for_running(server, client, number):
+    """Waits until so many requests of `gate` run or wait; nothing tells of their end."""
+    ends_at = time.monotonic() + 20
+    while sum(version.running for version in server.versions.statuses("gate")) != number:
+        assert time.monotonic() < ends_at
+        client.status()
+
+
+def test_a_batch_whose_client_waits_no_more_is_stopped(tmp_path, gate_versions):
+    gate, never = tmp_path / "open", tmp_path / "never"
+    gate.touch()
+    with served({"gate": gate_versions}, "gate") as (_, client):
+        with pytest.raises(ServingError) as gone:
+            client.predict({"path": [str(never)]}, timeout_s=0.3)
+        assert gone.value.code == Code.DEADLINE_EXCEEDED
+        # Were it not, it would hold the only thread for ever.
+        assert client.predict({"path": [str(gate)]})["version"] == [2]
 
 
 def test_a_slow_model_does_not_hold_up_another(tmp_path, vec_versions, gate_versions):
@@ -371,16 +415,19 @@ def test_a_slow_model_does_not_hold_up_another(tmp_path, vec_versions, gate_vers
         assert slow.result(20)["version"] == [2]
 
 
-def test_a_swap_of_versions_loses_no_request_that_waits(tmp_path, gate_versions, publish):
+def test_a_swap_of_versions_loses_no_request_that_waits(tmp_path, gate_versions, publish, runs):
     base, gate = tmp_path / "gate", tmp_path / "open"
+    wait_until_it_runs = runs(gate)
     publish(gate_versions / "1", base / "1")
 
     with (
         served([base], "gate", max_batch_size=1, max_enqueued_batches=2) as (server, client),
         futures.ThreadPoolExecutor(4) as threads,
     ):
-        answers = [threads.submit(client.predict, {"path": [str(gate)]}) for _ in range(4)]
-        # One runs and two wait for it, once the fourth is refused.
+        answers = [threads.submit(client.predict, {"path": [str(gate)]})]
+        wait_until_it_runs()
+        answers += [threads.submit(client.predict, {"path": [str(gate)]}) for _ in range(3)]
+        # Two wait for it, once the fourth is refused.
         refused = futures.wait(answers, 20, futures.FIRST_COMPLETED).done
         publish(gate_versions / "2", base / "2")
         assert server.versions.wait_until(

@@ -136,6 +136,20 @@ def test_a_request_beyond_the_deadline_ends_at_the_client(tmp_path, gate_version
     assert refused.value.code == Code.DEADLINE_EXCEEDED
 
 
+def test_a_request_beyond_the_deadline_is_stopped(tmp_path, gate_versions):
+    gate, never = tmp_path / "open", tmp_path / "never"
+    gate.touch()
+    with (
+        Server({"gate": gate_versions}, port=0, num_threads=1) as server,
+        Client(f"127.0.0.1:{server.port}", "gate", timeout_s=20) as client,
+    ):
+        server.wait_until_available(20)
+        with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+            client.predict({"path": np.array([str(never)])}, timeout_s=0.3)
+        # Were it not, it would hold the only thread for ever.
+        assert client.predict({"path": np.array([str(gate)])})["version"] == 2
+
+
 def test_a_queued_request_whose_client_has_gone_is_not_run(tmp_path, gate_versions, caplog):
     first, second = tmp_path / "first", tmp_path / "second"
 

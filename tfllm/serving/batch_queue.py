@@ -24,12 +24,14 @@ class Task:
     Attributes:
         feeds: The inputs, sorted by name.
         rows: Their dimension 0.
+        ends_at: Monotonic seconds when nobody waits for it any more.
         answer: Gets the outputs, or what went wrong.
         enqueued_at: Monotonic seconds.
     """
 
     feeds: Feeds
     rows: int
+    ends_at: float
     answer: futures.Future = field(default_factory=futures.Future)
     enqueued_at: float = field(default_factory=time.monotonic)
 
@@ -48,7 +50,7 @@ class BatchQueue:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, feeds: Feeds, rows: int) -> list[Task]:
+    def add(self, feeds: Feeds, rows: int, ends_at: float) -> list[Task]:
         """Enqueues a request as one task, or with splitting as one for each batch it goes into.
 
         Raises:
@@ -64,7 +66,7 @@ class BatchQueue:
             part = feeds
             if size < rows:
                 part = [(name, array[start : start + size]) for name, array in feeds]
-            tasks.append(Task(part, size))
+            tasks.append(Task(part, size, ends_at))
             if not self._batches or size > room:
                 self._batches.append([])
             self._batches[-1].append(tasks[-1])

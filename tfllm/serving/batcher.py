@@ -23,10 +23,10 @@ import numpy as np
 from tfllm.serving.batch_queue import BatchQueue, Task
 from tfllm.serving.batch_tensors import Feeds, cut, merged, num_rows
 from tfllm.serving.batching_parameters import BatchingParameters
-from tfllm.serving.rpc import when_client_leaves
+from tfllm.serving.callers import deadline, when_client_leaves
 from tfllm.serving.status import Code, ServingError
 
-Run = Callable[[Feeds, Sequence[str]], list]
+Run = Callable[[float, Feeds, Sequence[str]], list]
 
 
 class ProcessedBatch(NamedTuple):
@@ -50,7 +50,8 @@ class Batcher:
     """Merges the calls of many threads into calls of `run`; to be closed.
 
     Args:
-        run: Gives the values of the tensors it is asked for, one row for each row of the inputs.
+        run: Gives the values of the tensors it is asked for, one row for each row of the inputs. It
+            is given the monotonic seconds when nobody waits for them any more, inputs and names.
         parameters: How calls merge.
         observe: Called with each batch, by the thread that is about to run it.
     """
@@ -83,16 +84,18 @@ class Batcher:
 
         Raises:
             ServingError: INVALID_ARGUMENT for inputs that are not rows or too many, UNAVAILABLE at
-                once if the queue is full, CANCELLED if the client went away, FAILED_PRECONDITION
-                for shapes that do not merge or outputs that are not rows; and what `run` raises.
+                once if the queue is full, CANCELLED if the client went away, RESOURCE_EXHAUSTED if
+                its time was over before its turn came, FAILED_PRECONDITION for shapes that do not
+                merge or outputs that are not rows; and what `run` raises.
         """
         rows = num_rows(feeds)
+        ends_at = deadline()
         if rows == 0:
-            return self._run(feeds, fetches)
+            return self._run(ends_at, feeds, fetches)
         feeds = sorted(feeds, key=lambda feed: feed[0])
         names = tuple(sorted(set(fetches)))
         key = (names, *((name, array.dtype.str) for name, array in feeds))
-        tasks = self._enqueue(key, feeds, rows)
+        tasks = self._enqueue(key, feeds, rows, ends_at)
         if not when_client_leaves(lambda: self._withdraw(key, tasks)):
             self._withdraw(key, tasks)
         parts = [dict(zip(names, task.answer.result(), strict=True)) for task in tasks]
@@ -117,13 +120,13 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _enqueue(self, key: tuple, feeds: Feeds, rows: int) -> list[Task]:
+    def _enqueue(self, key: tuple, feeds: Feeds, rows: int, ends_at: float) -> list[Task]:
         with self._changed:
             if self._is_closed:
                 raise ServingError(Code.CANCELLED, "the model was unloaded")
             queue = self._queues.get(key) or BatchQueue(self._parameters)
             before = self._due_at(queue)
-            tasks = queue.add(feeds, rows)
+            tasks = queue.add(feeds, rows, ends_at)
             self._queues[key] = queue
             if self._due_at(queue) != before:
                 self._changed.notify()
@@ -179,12 +182,16 @@ class Batcher:
             if self._observe is not None:
                 waited = [started_at - task.enqueued_at for task in batch]
                 self._observe(ProcessedBatch(rows, padding, waited))
+            ends_at = max(task.ends_at for task in batch)
+            if ends_at <= started_at:
+                message = "Run() timeout exceeded while waiting in batching queue"
+                raise ServingError(Code.RESOURCE_EXHAUSTED, message)
             inputs = merged(
                 [task.feeds for task in batch],
                 padding,
                 pad_lengths=self._parameters.pad_variable_length_inputs,
             )
-            outputs = [cut(output, rows, padding) for output in self._run(inputs, names)]
+            outputs = [cut(output, rows, padding) for output in self._run(ends_at, inputs, names)]
         except Exception as error:  # noqa: BLE001  the outermost handler of this thread
             _fail(batch, error)
             return

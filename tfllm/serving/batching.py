@@ -64,7 +64,7 @@ class BatchingServable(Servable):
         self, folder: str | Path, parameters: BatchingParameters, observe: Observe | None = None
     ):
         super().__init__(folder)
-        self.batcher = Batcher(super().run, parameters, observe)
+        self.batcher = Batcher(super().run_until, parameters, observe)
 
     def run(self, feeds: Feeds, fetches: Sequence[str]) -> list:
         """As `Servable.run`, in one call with other requests.

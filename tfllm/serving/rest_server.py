@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from tfllm.errors import UserError
+from tfllm.serving.callers import RestCaller, answering
 from tfllm.serving.rest_api import METRICS_PATH, Answer, RestApi, error_body, refusal
 from tfllm.serving.status import Code
 from tfllm.serving.versions import Versions
@@ -39,7 +40,7 @@ class RestOptions:
 
     Attributes:
         timeout_s: Seconds after which a request is answered with 504, as with the stock server's
-            `--rest_api_timeout_in_ms`. It is not stopped.
+            `--rest_api_timeout_in_ms`, and its run is stopped.
         cors: Whether pages of other sites may ask, as with `--rest_api_enable_cors_support`.
         metrics_path: Where Prometheus finds the metrics; None has none.
         max_body_bytes: A larger body is answered with 413, decompressed or not.
@@ -199,14 +200,21 @@ class RestServer:
         if body is None:
             limit = self._options.max_body_bytes
             return Answer(413, _JSON, error_body(f"the body is larger than {limit} bytes"))
+        caller = RestCaller(self._options.timeout_s)
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(
-                    self._threads, self._api.answer, "POST", path, body
+                    self._threads, self._answer_to, caller, path, body
                 )
         except TimeoutError:
             return refusal(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+        finally:
+            caller.leave()
+
+    def _answer_to(self, caller: RestCaller, path: str, body: bytes) -> Answer:
+        with answering(caller):
+            return self._api.answer("POST", path, body)
 
     async def _body(self, request: web.BaseRequest) -> bytes | None:
         """The body, or None if it is too large."""

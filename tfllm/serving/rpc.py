@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import logging
 import traceback
-from collections.abc import Callable
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from tfllm.serving.callers import answering
 from tfllm.serving.status import Code, ServingError
 
 log = logging.getLogger(__name__)
@@ -23,19 +22,6 @@ GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # model_servers/grpc_status_util.cc.
 MAX_MESSAGE = 1024
 
-_CONTEXT: contextvars.ContextVar[grpc.ServicerContext | None]
-_CONTEXT = contextvars.ContextVar("context", default=None)
-
-
-def when_client_leaves(callback: Callable[[], object]) -> bool:
-    """Has `callback` called when the RPC that this thread answers ends, for whatever reason.
-
-    Returns:
-        False if the RPC has already ended: `callback` is then not called. True outside of an RPC.
-    """
-    context = _CONTEXT.get()
-    return context is None or context.add_callback(callback)
-
 
 def answered(handler):
     """Makes an RPC of a handler `(self, request, context) -> response` that raises `ServingError`.
@@ -46,19 +32,17 @@ def answered(handler):
 
     @functools.wraps(handler)
     def rpc(self, request, context):
-        token = _CONTEXT.set(context)
         if sent.isEnabledFor(logging.DEBUG):
             sent.debug("%s %s", handler.__name__, " ".join(str(request).split()))
         try:
-            return handler(self, request, context)
+            with answering(context):
+                return handler(self, request, context)
         except ServingError as error:
             code, message = error.code, error.message
         except Exception as error:  # noqa: BLE001  the outermost handler
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s in %s\n%s", type(error).__name__, handler.__name__, frames)
             code, message = Code.INTERNAL, f"{type(error).__name__}: {error}"
-        finally:
-            _CONTEXT.reset(token)
         if len(encoded := message.encode()) > MAX_MESSAGE:
             message = encoded[:MAX_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
         return context.abort(GRPC_CODES[code], message)

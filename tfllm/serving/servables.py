@@ -9,7 +9,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,10 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  registers the ops that the stock server links
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session
 
+from tfllm.serving.callers import deadline
 from tfllm.serving.metrics import graph_run
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.xla import tensors_under_xla
@@ -58,15 +63,31 @@ class Servable:
     def run(
         self, feeds: Sequence[tuple[str, np.ndarray]], fetches: Sequence[str]
     ) -> list[np.ndarray | np.generic | bytes]:
-        """The values of the tensors named by `fetches`.
+        """The values of the tensors named by `fetches`, while the client waits.
 
         Args:
             feeds: Tensor names and what to feed them; neither cast nor held against the shape.
             fetches: Tensor names.
 
         Raises:
-            ServingError: what the ops raised, NOT_FOUND for a tensor that the graph lacks, INTERNAL
-                for one that XLA would have to compile.
+            ServingError: as `run_until`, by the deadline of the call that this thread answers.
+        """
+        return self.run_until(deadline(), feeds, fetches)
+
+    def run_until(
+        self, ends_at: float, feeds: Sequence[tuple[str, np.ndarray]], fetches: Sequence[str]
+    ) -> list[np.ndarray | np.generic | bytes]:
+        """As `run`, stopped at a moment.
+
+        Args:
+            ends_at: Seconds on `time.monotonic`'s clock; inf is never. Loops end at their next
+                step, an op that is running is waited for.
+            feeds: As `run`.
+            fetches: As `run`.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED, what the ops raised, NOT_FOUND for a tensor that the
+                graph lacks, INTERNAL for one that XLA would have to compile.
         """
         if under_xla := self._under_xla.intersection(fetches):
             message = f"XLA compilation disabled\n\t [[{min(under_xla)}]]"
@@ -78,8 +99,8 @@ class Servable:
         outputs = [self._tensor(name, "FetchOutputs node {}: not found") for name in fetches]
         try:
             # Session.run casts what it is fed and checks shapes; the stock server does neither.
-            with graph_run():
-                return self._session._call_tf_sessionrun(None, inputs, outputs, [], None)
+            with graph_run(), _run_options(ends_at) as options:
+                return self._session._call_tf_sessionrun(options, inputs, outputs, [], None)
         except tf.errors.OpError as error:
             raise _as_serving_error(error) from error
 
@@ -95,6 +116,23 @@ class Servable:
                 raise ServingError(Code.NOT_FOUND, missing.format(name)) from error
             self._outputs[name] = tensor._as_tf_output()
         return self._outputs[name]
+
+
+@contextlib.contextmanager
+def _run_options(ends_at: float) -> Iterator[object | None]:
+    """Options that stop a run at a moment, in TensorFlow's own memory."""
+    if ends_at == math.inf:
+        yield None
+        return
+    timeout_ms = math.ceil((ends_at - time.monotonic()) * 1000)
+    if timeout_ms <= 0:  # which TensorFlow takes for no limit
+        raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+    proto = config_pb2.RunOptions(timeout_in_ms=timeout_ms)
+    options = pywrap_tf_session.TF_NewBufferFromString(proto.SerializeToString())
+    try:
+        yield options
+    finally:
+        pywrap_tf_session.TF_DeleteBuffer(options)
 
 
 def _read_meta_graph(folder: Path) -> meta_graph_pb2.MetaGraphDef:
