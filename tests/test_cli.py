@@ -38,6 +38,14 @@ WRONG = {
         ["call", "localhost:1/m", "--prompt", "x", "--header", "x"],
         "A header looks like",
     ),
+    "a header of what is measured": (
+        ["evaluate", "localhost:1/m", "--data", "x", "--request-header", "x"],
+        "A header looks like",
+    ),
+    "a header of what is reported on": (
+        ["report", "bias", "localhost:1/m", "--templates", "x", "--request-header", "x"],
+        "A header looks like",
+    ),
     "a load on nothing": (["bench", "somewhere"], "HOST:PORT/MODEL"),
     "a range of words": (["bench", "localhost:1/m", "--prompt-words", "few"], "8:64"),
     "one name for two models": (["serve", "a", "b", "--name", "x"], "one model, got 2"),

@@ -122,6 +122,23 @@ def test_classify_is_counted(server, sample, ask):
     assert grown(sample, line, act) == 1
 
 
+def test_questions_are_counted_beside_requests(server, sample, ask):
+    status = labelled(":tensorflow:serving:request_count", model_name="echo", status="OK")
+    labels = {"model_name": "echo", "API": "", "entrypoint": "REST"}
+    time = labelled(":tensorflow:serving:request_latency_count", **labels)
+    malformed = labelled(
+        ":tensorflow:serving:request_count", model_name="", status="INVALID_ARGUMENT"
+    )
+
+    def get(path):
+        return lambda: ask(server.rest_port, "GET", path)
+
+    for line in status, time:
+        assert grown(sample, line, get("/v1/models/echo")) == 1
+        assert grown(sample, line, get("/v1/models/echo/metadata")) == 1
+    assert grown(sample, malformed, get("/v1/models/echo:predict")) == 1
+
+
 def test_the_time_of_runs_is_a_histogram(sample, predict):
     labels = {"model_name": "echo", "API": "Predict", "runtime": "TF1"}
     line = labelled(":tensorflow:serving:runtime_latency_count", **labels)

@@ -208,22 +208,26 @@ def test_rest_metrics_and_batching_come_with_their_flags(tmp_path, vec_versions,
 
 @pytest.mark.parametrize("is_asked_for", [False, True])
 def test_what_clients_send_is_logged_only_when_asked_for(
-    vec_versions, monkeypatch, capfd, is_asked_for
+    vec_versions, monkeypatch, capfd, is_asked_for, ask
 ):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    requests, port = logging.getLogger("tfllm.serving.requests"), free_port()
+    requests = logging.getLogger("tfllm.serving.requests")
+    port, rest_port = free_port(), free_port()
     monkeypatch.setattr(requests, "level", requests.level)
 
-    def ask():
+    def send():
         with Client(f"127.0.0.1:{port}", "default") as client:
             client.wait_until_available(20)
             client.predict({"text": ["a secret"]}, "opt")
             with pytest.raises(ServingError):
                 client.predict({"text": ["a secret"], "seed": np.array(["a secret"])}, "opt")
+        ask(rest_port, "POST", "/v1/models/default:predict", {"inputs": {"text": ["whispered"]}})
 
+    ports = [f"--port={port}", f"--rest-port={rest_port}"]
     arguments = ["--log-requests"] * is_asked_for
-    serve([f"--port={port}", f"--model_base_path={vec_versions}", *arguments], ask)
-    assert ("a secret" in capfd.readouterr().err) == is_asked_for
+    serve([*ports, f"--model_base_path={vec_versions}", *arguments], send)
+    told = capfd.readouterr().err
+    assert [word in told for word in ("a secret", "whispered")] == [is_asked_for] * 2
 
 
 def test_a_base_path_of_the_stock_servers_flags_is_named_default(vec_versions, monkeypatch):

@@ -11,7 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow_serving.apis import (
     classification_pb2,
+    get_model_status_pb2,
     inference_pb2,
+    model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
@@ -19,6 +21,7 @@ from tensorflow_serving.apis import (
 from tfllm.errors import UserError
 from tfllm.serving import ServedModel, Server
 from tfllm.serving.grpc_options import GrpcOptions, ServerCertificate
+from tfllm.serving.states import State
 
 PEMS = Path(__file__).parent / "certificates"
 SERVING, NOT_SERVING = (
@@ -184,7 +187,9 @@ def test_a_request_for_too_many_rows_is_refused(vec_versions, grades):
             assert stub.Predict(vec_request(rows=4), timeout=20).outputs["y"].float_val[0] == 3
 
 
-def test_requests_beyond_the_bound_are_refused_at_once(tmp_path, gate_versions):
+def test_requests_beyond_the_bound_are_refused_at_once_but_probes_are_answered(
+    tmp_path, gate_versions
+):
     gate = tmp_path / "open"
     request = predict_pb2.PredictRequest(model_spec={"name": "gate"})
     request.inputs["path"].CopyFrom(tf.make_tensor_proto([str(gate)]))
@@ -203,6 +208,10 @@ def test_requests_beyond_the_bound_are_refused_at_once(tmp_path, gate_versions):
             [threads.submit(call.exception) for call in calls], return_when="FIRST_COMPLETED"
         )
         assert {each.result().code().name for each in done} == {"RESOURCE_EXHAUSTED"}
+        assert check(channel) == SERVING
+        asked = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "gate"})
+        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked, timeout=20)
+        assert status.model_version_status[0].state == State.AVAILABLE
         gate.touch()
         assert sorted(call.exception() is None for call in calls) == [False, True, True]
 

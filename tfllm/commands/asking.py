@@ -156,4 +156,4 @@ def add_asking(verb: Verb) -> None:
     files.add_argument("--batch-size", type=int, default=8, help="lines in a request")
     files.add_argument("--concurrency", type=int, default=8, help="requests at a time")
     files.add_argument("--retry-failed", action="store_true", help="asks again what failed")
-    add_connection(p)
+    add_connection(p, "--header")

@@ -95,4 +95,4 @@ def add_loading(verb: Verb) -> None:
     p.add_argument("--prompts", metavar="FILE", help="a text in each line (default: made up)")
     p.add_argument("--inputs", metavar="JSON", help="inputs by name, for any signature")
     p.add_argument("--seed", type=int, default=0, help="of lengths, texts and arrivals")
-    add_connection(p)
+    add_connection(p, "--header")

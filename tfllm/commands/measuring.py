@@ -4,7 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfllm.commands.options import SAMPLING, Verb, add_columns, columns_of, measured
+from tfllm.commands.options import (
+    SAMPLING,
+    Verb,
+    add_columns,
+    add_connection,
+    columns_of,
+    measured,
+)
 
 # Options of `evaluate` that are those of an evaluator: type and help.
 _EVALUATOR = {
@@ -76,4 +83,4 @@ def add_measuring(verb: Verb) -> None:
     p.add_argument("--stop", action="append", metavar="TEXT", help="ends a text; up to 4")
     for name, (kind, text) in {**_EVALUATOR, **_WRITING}.items():
         p.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    p.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
+    add_connection(p)

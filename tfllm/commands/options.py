@@ -53,7 +53,7 @@ def measured(args) -> Iterator[Any]:
         return
     from tfllm.serving import Client
 
-    with Client(endpoint["address"], endpoint["model"], timeout_s=args.timeout) as client:
+    with Client(endpoint["address"], endpoint["model"], **connection_of(args)) as client:
         yield client
 
 
@@ -62,7 +62,7 @@ def connection_of(args) -> dict[str, Any]:
     from tfllm.serving import TLS
 
     headers = {}
-    for header in args.header:
+    for header in args.request_header:
         name, colon, value = header.partition(":")
         if not colon:
             raise UserError(f"A header looks like authorization: TOKEN; got {header!r}.")
@@ -77,13 +77,19 @@ def connection_of(args) -> dict[str, Any]:
     }
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
+def add_connection(parser: argparse.ArgumentParser, *more_names: str) -> None:
+    """Adds them; `more_names` are those of --request-header."""
     group = parser.add_argument_group("connection")
     group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
     group.add_argument("--model-version", type=int, help="default: the newest")
     group.add_argument("--label", help="of a version, as stable")
     group.add_argument(
-        "--header", action="append", default=[], metavar="NAME:VALUE", help="may be repeated"
+        "--request-header",
+        *more_names,
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="may be repeated",
     )
     group.add_argument("--tls", action="store_true", help="to a gRPC port with a certificate")
     group.add_argument("--root-certificates", metavar="PEM", help="who signed the server's")

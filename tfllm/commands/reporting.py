@@ -3,17 +3,18 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tfllm.commands.options import Verb, measured
+from tfllm.commands.options import Verb, add_connection, load_preset, measured
 from tfllm.errors import UserError
 
 
 def report(args) -> dict[str, Any]:
     from tfllm.reports import table, write_report
 
-    with measured(args) as model:
+    with measured(args) if args.is_served else nullcontext(load_preset(args.target)) as model:
         found = args.make(model, args)
     print(table(found), end="", file=sys.stderr)
     if args.out:
@@ -87,12 +88,11 @@ def add_reporting(verb: Verb) -> None:
 
     def kind(make, text: str, *, is_served: bool) -> argparse.ArgumentParser:
         added = kinds.add_parser(make.__name__.lstrip("_"), help=text, description=text)
-        added.set_defaults(make=make)
+        added.set_defaults(make=make, is_served=is_served)
         added.add_argument("target", metavar="PRESET|HOST:PORT/MODEL" if is_served else "PRESET")
         added.add_argument("--out", metavar="FOLDER", help="for report.json and what is behind it")
-        added.set_defaults(timeout=60.0)
         if is_served:
-            added.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
+            add_connection(added)
             added.add_argument("--batch-size", type=int, default=16, help="rows per call")
             added.add_argument("--seed", type=int, default=0, help="of what is drawn")
         return added

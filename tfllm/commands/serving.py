@@ -127,8 +127,6 @@ def add_serving(verb: Verb) -> None:
     p.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     p.add_argument("--rest-port", type=int, help="for REST; 0 takes a free one (default: no REST)")
     p.add_argument("--max-rows", type=int, metavar="N", help="of a request (default: any number)")
-    p.add_argument(
-        "--log-requests", action="store_true", help="writes what gRPC clients send to stderr"
-    )
+    p.add_argument("--log-requests", action="store_true", help="writes what clients send to stderr")
     p.add_argument("--server", choices=["embedded", "tensorflow_model_server"], default="embedded")
     add_stock_flags(p)

@@ -103,7 +103,12 @@ _FLAGS = (
     _Flag("batching_parameters_file", str, "how, as text of BatchingParameters"),
     _Flag("monitoring_config_file", str, "where Prometheus looks, as text of MonitoringConfig"),
     _Flag("file_system_poll_wait_seconds", float, "between two looks at the folders (default 1)"),
-    _Flag("max_num_load_retries", int, "of a version that fails to load (default 0)"),
+    _Flag(
+        "max_num_load_retries",
+        int,
+        "of a version that fails to load (default 0, which tells of it at once; the stock server "
+        "tries 5 times more, a minute apart)",
+    ),
     _Flag("load_retry_interval_micros", int, "between them (default 60000000)"),
     _Flag("enable_model_warmup", flag_bool, "replays recorded requests first (default true)"),
     _Flag("num_request_iterations_for_warmup", int, "how often each (default 1)"),

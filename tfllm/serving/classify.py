@@ -12,15 +12,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2
 
-from tfllm.serving.examples import (
-    dtype_text,
-    invalid,
-    serialized_examples,
-    shape_text,
-    signature_name,
-    signature_of,
-)
-from tfllm.serving.metrics import model_run
+from tfllm.serving.examples import Method, dtype_text, invalid, shape_text
 from tfllm.serving.servables import Servable
 from tfllm.serving.status import Code, ServingError
 
@@ -37,17 +29,9 @@ def classify(
         ServingError: INVALID_ARGUMENT for a signature that is no classifier or outputs of another
             shape, FAILED_PRECONDITION for one with other names, or what the ops raised.
     """
-    signature = signature_of(servable, request.model_spec)
-    feed, fetches = tensors_of(signature)
-    examples = serialized_examples(request.input)
-    with model_run(request.model_spec.name, "Classify"):
-        values = servable.run([(feed, examples)], fetches)
-    response = classification_pb2.ClassificationResponse()
-    arrays = dict(zip(fetches, map(np.asarray, values), strict=True))
-    response.result.CopyFrom(result(signature, arrays, len(examples)))
-    response.model_spec.name = request.model_spec.name
-    response.model_spec.signature_name = signature_name(request.model_spec)
-    return response
+    return Method("Classify", tensors_of, result, classification_pb2.ClassificationResponse).answer(
+        servable, request
+    )
 
 
 def tensors_of(signature: meta_graph_pb2.SignatureDef) -> tuple[str, list[str]]:

@@ -7,15 +7,56 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
 import numpy as np
+from google.protobuf.message import Message
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import input_pb2, model_pb2
 
 from tfllm import contract
+from tfllm.serving.metrics import model_run
 from tfllm.serving.servables import Servable
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.tensors import dtype_number
+
+
+class Method(NamedTuple):
+    """What Classify and Regress differ in.
+
+    Attributes:
+        name: Of the RPC.
+        tensors_of: The names of the tensor to feed and of those to fetch, by a signature.
+        result: The message of a result, by a signature, the arrays by tensor name and the number
+            of examples.
+        response: The class of the response.
+    """
+
+    name: str
+    tensors_of: Callable[[meta_graph_pb2.SignatureDef], tuple[str, list[str]]]
+    result: Callable[[meta_graph_pb2.SignatureDef, Mapping[str, np.ndarray], int], Message]
+    response: Callable[[], Any]
+
+    def answer(self, servable: Servable, request: Any) -> Any:
+        """Runs one request; the response's `model_spec` still lacks the version.
+
+        Raises:
+            ServingError: a signature of another form, no examples, outputs of another shape or
+                dtype, or what the ops raised.
+        """
+        signature = signature_of(servable, request.model_spec)
+        feed, fetches = self.tensors_of(signature)
+        examples = serialized_examples(request.input)
+        with model_run(request.model_spec.name, self.name):
+            values = servable.run([(feed, examples)], fetches)
+        response = self.response()
+        arrays = dict(zip(fetches, map(np.asarray, values), strict=True))
+        response.result.CopyFrom(self.result(signature, arrays, len(examples)))
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.signature_name = signature_name(request.model_spec)
+        return response
 
 
 def invalid(message: str) -> ServingError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 
 import grpc
@@ -11,6 +12,7 @@ import grpc
 from tfllm.errors import UserError
 from tfllm.serving.config_protos import read_ssl_config
 from tfllm.serving.rpc import Parsing
+from tfllm.serving.rpc_limit import CountedThreads, RpcLimit
 
 # What the stock server takes: the largest length that a message can say of itself.
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -61,8 +63,9 @@ class GrpcOptions:
     Attributes:
         certificate: Who the server is; None is without TLS.
         max_message_bytes: A larger request is refused with RESOURCE_EXHAUSTED.
-        max_requests: Requests of every kind that run or wait at the same time; more are refused
-            with RESOURCE_EXHAUSTED at once. None is a thousand more than can run.
+        max_requests: RPCs that run or wait at the same time; more are refused with
+            RESOURCE_EXHAUSTED at once. None is a thousand more than can run. Those who ask for the
+            health or the status of a model are not counted and always answered.
         max_rows: A request for more rows is refused with INVALID_ARGUMENT; None takes any number.
         socket_path: A UNIX socket to answer on, beside the port.
         channel_arguments: gRPC's own, such as `{"grpc.max_connection_age_ms": 2000}`.
@@ -75,8 +78,19 @@ class GrpcOptions:
     socket_path: str | None = None
     channel_arguments: Mapping[str, int | str] = field(default_factory=dict)
 
-    def server(self, threads, num_threads: int) -> grpc.Server:
-        """A gRPC server with these limits that does not listen yet."""
+    def server(
+        self,
+        threads: futures.Executor,
+        num_threads: int,
+        others: futures.ThreadPoolExecutor,
+    ) -> grpc.Server:
+        """A gRPC server with these limits that does not listen yet.
+
+        Args:
+            threads: What answers.
+            num_threads: How many RPCs `threads` can run.
+            others: What answers those who ask for the health or the status.
+        """
         options = {
             "grpc.max_receive_message_length": self.max_message_bytes,
             "grpc.max_send_message_length": -1,
@@ -84,11 +98,12 @@ class GrpcOptions:
             "grpc.so_reuseport": 0,
             **self.channel_arguments,
         }
+        counted = CountedThreads(threads)
+        limit = RpcLimit(counted, self.max_requests or num_threads + 1000, others)
         return grpc.server(
-            threads,
-            interceptors=[Parsing()],
+            counted,  # type: ignore[arg-type]
+            interceptors=[limit, Parsing()],
             options=list(options.items()),
-            maximum_concurrent_rpcs=self.max_requests or num_threads + 1000,
         )
 
     def listen(self, server: grpc.Server, address: str) -> int:

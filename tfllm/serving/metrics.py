@@ -55,7 +55,7 @@ def counted(model_name: str, api: str, entrypoint: str) -> Iterator[float]:
     Args:
         model_name: "" for a request that names no model that is served: else strangers could fill
             the memory with labels.
-        api: "Predict" over gRPC, "predict" over REST, and so on.
+        api: "Predict" over gRPC, "predict" over REST, and so on; "" for REST's other paths.
         entrypoint: "GRPC" or "REST".
 
     Yields:

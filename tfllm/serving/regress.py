@@ -12,15 +12,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import regression_pb2
 
-from tfllm.serving.examples import (
-    dtype_text,
-    invalid,
-    serialized_examples,
-    shape_text,
-    signature_name,
-    signature_of,
-)
-from tfllm.serving.metrics import model_run
+from tfllm.serving.examples import Method, dtype_text, invalid, shape_text
 from tfllm.serving.servables import Servable
 from tfllm.serving.status import Code, ServingError
 
@@ -37,17 +29,9 @@ def regress(
         ServingError: INVALID_ARGUMENT for a signature that is no regressor or an output of another
             shape, FAILED_PRECONDITION for one with other names, or what the ops raised.
     """
-    signature = signature_of(servable, request.model_spec)
-    feed, fetches = tensors_of(signature)
-    examples = serialized_examples(request.input)
-    with model_run(request.model_spec.name, "Regress"):
-        values = servable.run([(feed, examples)], fetches)
-    response = regression_pb2.RegressionResponse()
-    arrays = dict(zip(fetches, map(np.asarray, values), strict=True))
-    response.result.CopyFrom(result(signature, arrays, len(examples)))
-    response.model_spec.name = request.model_spec.name
-    response.model_spec.signature_name = signature_name(request.model_spec)
-    return response
+    return Method("Regress", tensors_of, result, regression_pb2.RegressionResponse).answer(
+        servable, request
+    )
 
 
 def tensors_of(signature: meta_graph_pb2.SignatureDef) -> tuple[str, list[str]]:

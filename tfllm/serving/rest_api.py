@@ -35,6 +35,7 @@ from tfllm.serving.rest_examples import classes_body, input_of, values_body
 from tfllm.serving.rest_json import invalid, parse, quoted, string, to_bytes
 from tfllm.serving.rest_predict import body_of, tensors_of
 from tfllm.serving.row_limit import check_rows
+from tfllm.serving.rpc import sent
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.versions import Versions
 
@@ -105,6 +106,9 @@ class RestApi:
             path: As it was sent, percent-encoded, without the query.
             body: As it was sent.
         """
+        if body and sent.isEnabledFor(logging.DEBUG):
+            text = body.decode(errors="replace")
+            sent.debug("%s %s %s", method, path, " ".join(text.split()))
         if path == self._metrics_path:
             return Answer(200, monitoring.CONTENT_TYPE, monitoring.page().encode())
         if not path.lower().startswith("/v1/"):
@@ -119,18 +123,19 @@ class RestApi:
             return refusal(Code.INTERNAL, type(error).__name__)
 
     def _answer(self, method: str, path: str, body: bytes) -> str:
-        if method == "POST" and (found := _POST.fullmatch(path)):
-            call = found[4].lower()
-            name = unquote(found[1])
-            with metrics.counted(self._versions.served_name(name), call, "REST") as started_at:
-                spec = _spec(name, found[2], found[3])
-                return self._calls[call](self, spec, body, started_at)
-        if method == "GET" and (found := _GET.fullmatch(path)):
-            if found[1] is None:
+        pattern = {"POST": _POST, "GET": _GET}.get(method)
+        found = pattern.fullmatch(path) if pattern else None
+        name = unquote(found[1] or "") if found else ""
+        call = found[4].lower() if found and method == "POST" else ""
+        with metrics.counted(self._versions.served_name(name), call, "REST") as started_at:
+            if found is None:
+                raise invalid(f"Malformed request: {method} {path}")
+            if not name:
                 raise invalid("Missing model name in request.")
-            spec = _spec(unquote(found[1]), found[2], found[3])
+            spec = _spec(name, found[2], found[3])
+            if call:
+                return self._calls[call](self, spec, body, started_at)
             return self._metadata(spec) if found[4] else self._status(spec)
-        raise invalid(f"Malformed request: {method} {path}")
 
     def _predict(self, spec: model_pb2.ModelSpec, body: bytes, started_at: float) -> str:
         document = parse(body)

@@ -92,7 +92,8 @@ class Server:
         self._threads = futures.ThreadPoolExecutor(num_threads)
         max_rows = self._grpc_options.max_rows
         self._rest = RestServer(self.versions, self._threads, rest, max_rows)
-        self._grpc = self._grpc_options.server(self._threads, num_threads)
+        self._others = futures.ThreadPoolExecutor(2)
+        self._grpc = self._grpc_options.server(self._threads, num_threads, self._others)
         self._health = Health(self.versions, self._grpc)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
             PredictionService(self.versions, max_rows), self._grpc
@@ -150,6 +151,7 @@ class Server:
             stopped.wait()
         self.versions.stop()
         self._threads.shutdown()
+        self._others.shutdown()
 
     def __enter__(self) -> Server:
         return self.start()

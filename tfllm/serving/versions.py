@@ -28,6 +28,7 @@ from typing import Any
 
 from tensorflow_serving.apis import model_pb2
 
+from tfllm.serving.memory import give_back_memory
 from tfllm.serving.models import ServedModel
 from tfllm.serving.servables import Servable
 from tfllm.serving.states import State, VersionOptions, VersionStatus
@@ -299,6 +300,7 @@ class Versions:
         else:
             self._set(version, State.AVAILABLE, servable=servable)
             log.info("%s version %d is available", name, number)
+            give_back_memory()
 
     def _load_and_warm_up(self, folder: Path) -> Servable:
         servable = self._load_folder(folder)
@@ -325,6 +327,7 @@ class Versions:
         for number, version in self._known[name].items():
             if version.state == State.UNLOADING and version.running == 0:
                 self._end(name, number, version)
+                give_back_memory()
 
     def _end(self, name: str, number: int, version: _Version) -> None:
         version.servable.close()
