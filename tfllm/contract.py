@@ -24,6 +24,10 @@ FILL_MASK = "fill_mask"
 EMBED = "embed"
 ANSWER = "answer"
 DESCRIBE = "describe"
+PREFILL = "prefill"
+DECODE = "decode"
+RELEASE = "release"
+SLOTS = "slots"
 
 # What a row's `finish_reason` says: the model ended the text or a stop string came; the limit of
 # tokens or the model's context was reached; or "error: " and the reason.
@@ -35,7 +39,12 @@ MAX_STOP_STRINGS = 4
 # What `describe` is asked for; its values are JSON.
 CHAT_TEMPLATE = "chat_template"
 
-PADDING = -1  # fills short rows of `token_ids` in `tokenize` and `detokenize`
+PADDING = -1  # fills short rows of token ids
+
+# Of sessions: what one `decode` gives at most, and what a text's own settings hold at most.
+MAX_DECODED_TOKENS = 32
+MAX_ALTERNATIVES = 5
+MAX_BIASES = 64
 
 # Files of a version folder, beside saved_model.pb.
 METADATA_FILE = "assets.extra/tfllm.json"
@@ -85,6 +94,67 @@ SAMPLING = (
 )
 
 _ERROR = Field("error", "string")
+
+# A text in a slot of the server: `prefill` puts it there, `decode` goes on with it, `release` gives
+# the slot back. `lease` is the client's own word for one text, and no other's; `position` is how
+# many tokens the text has behind its prompt.
+_SESSIONS = {
+    # Called again with the same lease while `is_ready` is false: it reads on.
+    PREFILL: Signature(
+        (
+            Field("prompt", "string"),
+            Field("lease", "string"),
+            # What stands behind the prompt already, as `token_ids` of `decode`, to go on elsewhere.
+            Field("generated", "int32", (None,), default=(PADDING,)),
+            Field("max_prefill_tokens", "int32", default=2**30),
+            *SAMPLING,
+            Field("num_alternatives", "int32", default=0),
+            Field("bias_token_ids", "int32", (None,), default=(PADDING,)),
+            Field("bias", "float32", (None,), default=(0.0,)),
+        ),
+        (
+            Field("slot", "int32"),  # -1 = none
+            Field("is_ready", "bool"),
+            Field("num_prompt_tokens", "int32"),
+            Field("num_read", "int32"),  # of the text, with this call
+            Field("num_reused", "int32"),  # of the text, before this call
+            Field("max_new_tokens", "int32"),  # that there is room for
+            _ERROR,
+        ),
+    ),
+    # A row with the position of the call before gets the answer of the call before.
+    DECODE: Signature(
+        (
+            Field("slot", "int32"),
+            Field("lease", "string"),
+            Field("position", "int32"),
+            Field("max_tokens", "int32", default=8),
+        ),
+        (
+            Field("text", "string"),  # what is new, whole characters
+            Field("finish_reason", "string"),  # "" = it goes on
+            Field("position", "int32"),
+            Field("num_tokens", "int32"),  # new ones
+            Field("token_ids", "int32", (None,)),
+            Field("token_bytes", "string", (None,)),
+            Field("logprobs", "float32", (None,)),
+            Field("alternative_ids", "int32", (None, MAX_ALTERNATIVES)),
+            Field("alternative_bytes", "string", (None, MAX_ALTERNATIVES)),
+            Field("alternative_logprobs", "float32", (None, MAX_ALTERNATIVES)),
+        ),
+    ),
+    RELEASE: Signature((Field("slot", "int32"), Field("lease", "string")), (_ERROR,)),
+    SLOTS: Signature(
+        (Field("slot", "int32"),),
+        (
+            Field("is_free", "bool"),
+            Field("idle_s", "float32"),
+            Field("num_tokens", "int32"),
+            Field("num_slots", "int32"),
+            _ERROR,
+        ),
+    ),
+}
 
 # Every signature that there is. The defaults of a generator's settings may be other ones in an
 # export whose checkpoint says so.
@@ -157,6 +227,7 @@ SIGNATURES = {
     ),
     # An entry of METADATA_FILE as JSON, for clients that see only the server; "" if there is none.
     DESCRIBE: Signature((Field("key", "string"),), (Field("value", "string"),)),
+    **_SESSIONS,
 }
 
 
@@ -174,6 +245,8 @@ def signatures_of(*names: str) -> dict[str, Signature]:
 GENERATOR_SIGNATURES = signatures_of(GENERATE, BEAM_SEARCH, SCORE, TOKENIZE, DETOKENIZE)
 # With a chat template, which a client cannot know without asking for it.
 CHAT_SIGNATURES = GENERATOR_SIGNATURES | {DESCRIBE: SIGNATURES[DESCRIBE]}
+# What an export with sessions has besides.
+SESSION_SIGNATURES = _SESSIONS
 CLASSIFIER_SIGNATURES = signatures_of(CLASSIFY, CLASSIFY_EXAMPLES, TOKENIZE, DETOKENIZE)
 MASKED_LM_SIGNATURES = signatures_of(FILL_MASK, TOKENIZE, DETOKENIZE)
 EMBEDDER_SIGNATURES = signatures_of(EMBED, TOKENIZE, DETOKENIZE)

@@ -58,6 +58,30 @@ class StopStrings:
 
         return tf.cond(self.any, shorten, lambda: texts)
 
+    def begun(self, texts):
+        """int32[b], the most bytes at the end of texts that a stop string begins with, not whole.
+
+        Args:
+            texts: string[b].
+        """
+
+        def look():
+            length = tf.strings.length(texts)
+            size = tf.minimum(length, self._width)
+            end = tf.strings.substr(texts, length - size, size)
+            end = tf.io.decode_raw(end, tf.uint8, fixed_length=self._width)  # [b, w]
+            place = tf.range(self._width)
+            begin = size[:, None] - place  # where the last 0, 1, 2 … bytes begin: [b, w]
+            here = tf.clip_by_value(begin[..., None] + place, 0, self._width - 1)
+            last = tf.gather(end, here, batch_dims=1)
+            same = last[:, None] == self._stops[:, :, None]  # [b, n, w, w]
+            same |= place >= place[:, None]  # only so many are compared
+            some = (place < self._lengths[..., None]) & (begin >= 0)[:, None]  # [b, n, w]
+            found = tf.reduce_any(tf.reduce_all(same, -1) & some, 1)  # [b, w]
+            return tf.reduce_max(tf.where(found, place, 0), -1)
+
+        return tf.cond(self.any, look, lambda: tf.zeros_like(tf.strings.length(texts)))
+
     def _end_of(self, texts):
         length = tf.strings.length(texts)
         size = tf.minimum(length, self._reach)

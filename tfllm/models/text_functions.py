@@ -35,6 +35,10 @@ class TextFunctions:
         self.model = model
         self.tokenizer = tokenizer
 
+    def function(self, signature_name: str) -> Callable:
+        """What answers a signature."""
+        return getattr(self, signature_name)
+
     def serving_default(self, functions: Mapping[str, Callable], *required):
         """What a request without a signature's name gets.
 
@@ -81,7 +85,7 @@ class TextFunctions:
 def build(text: TextFunctions) -> dict[str, Callable]:
     """One `tf.function` per signature, whose optional inputs have defaults, for any rows."""
     functions: dict[str, Callable] = {
-        name: _as_function(getattr(text, name), signature)
+        name: _as_function(text.function(name), signature)
         for name, signature in text.signatures.items()
         if name != contract.SERVING_DEFAULT
     }

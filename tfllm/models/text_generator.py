@@ -57,7 +57,7 @@ class TextGenerator(TextFunctions):
         settings = model.generation
         self.settings = settings
         self.beams = beams or (settings.num_beams if settings.num_beams > 1 else _DEFAULT_BEAMS)
-        defaults = {
+        self.defaults = {
             "max_new_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_k": settings.top_k,
@@ -68,7 +68,7 @@ class TextGenerator(TextFunctions):
         }
         chats = tokenizer.chat_template is not None
         table = contract.CHAT_SIGNATURES if chats else contract.GENERATOR_SIGNATURES
-        self.signatures = with_defaults(table, defaults)
+        self.signatures = with_defaults(table, self.defaults)
         self.rules = Rules(
             _end_token_ids(settings, tokenizer),
             settings.suppressed_token_ids,
@@ -78,10 +78,10 @@ class TextGenerator(TextFunctions):
             settings.no_repeat_ngram_size,
         )
         self.context_length = model.backbone.max_sequence_length
-        self._token_bytes = ByteTable(tokenizer.token_bytes())
+        self.token_bytes = ByteTable(tokenizer.token_bytes())
         # A longer text has too many tokens for sure, and tokenizing it would cost its neighbours
         # their memory. The factor is for models that normalize, which may shorten a text.
-        self._most_bytes = _NORMALIZED * (self.context_length + 1) * self._token_bytes.longest
+        self._most_bytes = _NORMALIZED * (self.context_length + 1) * self.token_bytes.longest
 
     def read(self, texts) -> tf.RaggedTensor:
         """int32[b, None], prompts as the model reads them, each at least one token."""
@@ -150,8 +150,8 @@ class TextGenerator(TextFunctions):
         )
         stops = StopStrings(
             tf.where(fine[:, None], stop, ""),
-            self._token_bytes.look_up,
-            self._token_bytes.longest,
+            self.token_bytes.look_up,
+            self.token_bytes.longest,
         )
         decoded = decode(
             start.model, start.prompt, start.lengths,
@@ -212,13 +212,13 @@ class TextGenerator(TextFunctions):
             limit: int32[b], new tokens that are asked for.
             checks: More that may be wrong with rows, as of `first_error`.
         """
-        texts, huge = self._without_huge(texts)
+        texts, huge = self.without_huge(texts)
         ids = self.read(texts)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         of_row, most = tf.gather(lengths, prompt_of), self.context_length
         error = first_error(
             [
-                (tf.gather(huge, prompt_of), self._huge("the prompt", most)),
+                (tf.gather(huge, prompt_of), self.huge("the prompt", most)),
                 (of_row > most, too_long("the prompt", of_row, most)),
                 (limit < 0, wrong("max_new_tokens must be at least 0", limit)),
                 *checks,
@@ -238,12 +238,12 @@ class TextGenerator(TextFunctions):
     def _joined(self, token_ids, num_tokens):
         """string[...], the bytes of int32[..., n] tokens."""
         shown = tf.sequence_mask(num_tokens, tf.shape(token_ids)[-1])
-        return tf.strings.reduce_join(self._token_bytes.look_up(tf.where(shown, token_ids, -1)), -1)
+        return tf.strings.reduce_join(self.token_bytes.look_up(tf.where(shown, token_ids, -1)), -1)
 
     def score(self, prompt, completion):
         """See `contract.SIGNATURES`."""
-        prompt, huge_prompt = self._without_huge(prompt)
-        completion, huge_completion = self._without_huge(completion)
+        prompt, huge_prompt = self.without_huge(prompt)
+        completion, huge_completion = self.without_huge(completion)
         prompts = self.read(prompt)
         wanted = tf.cast(self.tokenize_completion(completion), tf.int32)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
@@ -251,7 +251,7 @@ class TextGenerator(TextFunctions):
         what, used, most = self.scored_length(lengths, count)
         error = first_error(
             [
-                (huge_prompt | huge_completion, self._huge(what, most)),
+                (huge_prompt | huge_completion, self.huge(what, most)),
                 (used > most, too_long(what, used, most)),
             ]
         )
@@ -319,12 +319,12 @@ class TextGenerator(TextFunctions):
             **chat,
         }
 
-    def _without_huge(self, texts):
+    def without_huge(self, texts):
         """Texts, "" where one cannot fit whatever its tokens are; and bool[b], where that is."""
         huge = tf.strings.length(texts) > self._most_bytes
         return tf.where(huge, "", texts), huge
 
-    def _huge(self, what: str, most: int) -> str:
+    def huge(self, what: str, most: int) -> str:
         return f"{what} is too long: above {self._most_bytes} bytes, the model takes {most}"
 
     def dense(self, ids, most: int):
