@@ -7,7 +7,8 @@ it proves holds on a server that has nothing else:
 
 Requests: a list of {"signature": name, "inputs": {name: {"dtype": …, "values": nested lists}}};
 values of dtype "base64" are strings that are no text.
-Answers: for each one {output name: nested lists}, strings decoded as UTF-8.
+Answers: for each one {output name: nested lists}, strings decoded as UTF-8, bytes that are
+none as surrogates.
 """
 
 import base64
@@ -28,7 +29,7 @@ def array(dtype, values):
 def plain(value):
     if isinstance(value, list):
         return [plain(v) for v in value]
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def main(folder: str) -> None:

@@ -151,7 +151,7 @@ def refusal(answer: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value of an array's `tolist()` with bytes as text."""
+    """A value of an array's `tolist()` with bytes as text, or surrogates where they are none."""
     if isinstance(value, list):
         return [plain(v) for v in value]
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value

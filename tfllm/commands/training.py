@@ -1,9 +1,13 @@
 """Commands from texts and checkpoints to exports."""
 
 import argparse
+import json
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
+from tfllm import contract
 from tfllm.commands.options import Verb, add_columns, columns_of, given, load_preset
 
 
@@ -88,7 +92,7 @@ def export(args) -> dict[str, Any]:
     model = load_preset(args.preset, dtype="float32")
     options = {
         name: value
-        for name in ("beams", "prompt_lookup")
+        for name in ("beams", "prompt_lookup", "sessions", "session_timeout_s")
         if (value := getattr(args, name)) is not None
     }
     precisions = args.precision or ["float32"]
@@ -102,11 +106,22 @@ def export(args) -> dict[str, Any]:
         warm_up=args.warm_up,
         **options,
     )
+    if args.sessions:
+        _announce_sessions(versions[-1])
     written = [
         {"version": str(version), "precision": precision}
         for version, precision in zip(versions, precisions, strict=True)
     ]
     return written[0] if len(written) == 1 else {"versions": written}
+
+
+def _announce_sessions(version: Path) -> None:
+    known = json.loads((version / contract.METADATA_FILE).read_text(encoding="utf-8"))
+    print(
+        f"Sessions: the server keeps {known['sessions']} texts of {known['context_length']} tokens "
+        f"at most, in {known['session_bytes'] / 2**20:,.0f} MiB from the first of them on.",
+        file=sys.stderr,
+    )
 
 
 def inspect(args) -> dict[str, Any]:
@@ -178,6 +193,14 @@ def add_training(verb: Verb) -> None:
     p.add_argument(
         "--prompt-lookup", type=int, metavar="N",
         help="generate guesses N tokens at a time where a text repeats what was read (default 0)",
+    )  # fmt: skip
+    p.add_argument(
+        "--sessions", type=int, metavar="N",
+        help="the server can keep N texts at a time: for the gateway, which streams them",
+    )  # fmt: skip
+    p.add_argument(
+        "--session-timeout", dest="session_timeout_s", type=float, metavar="SECONDS",
+        help="a kept text that is not asked for so long may lose its place (default 60)",
     )  # fmt: skip
     p.add_argument(
         "--warm-up", action="append", metavar="SIGNATURE",

@@ -32,7 +32,7 @@ class GraphVariable(NamedTuple):
         return tf.raw_ops.VarHandleOp(dtype=self.dtype, shape=self.shape, shared_name=self.name)
 
     def begin(self, handle):
-        """The op that fills it with zeros, or "": memory of its own, for `tf.zeros` may share it."""
+        """The op that fills it, with zeros or ""; `tf.zeros` might share memory with others."""
         if self.dtype == tf.string:
             value = tf.fill(self.shape, "")
         else:

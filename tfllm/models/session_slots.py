@@ -126,19 +126,21 @@ class SlotTable:
             is_there = self._begun([*handles.values(), *memory])
         with tf.control_dependencies([is_there]):
             slots = Slots(
-                **{
-                    field: _read(handles[field], known) for field, known in self._fields.items()
-                }
+                **{field: _read(handles[field], known) for field, known in self._fields.items()}
             )
             values = [_read(*pair) for pair in zip(memory, self._memory.variables, strict=True)]
         change = body(slots, values)
         done: list[tf.Operation] = []
         for stage in change.stages:
             with tf.control_dependencies(done):
-                done = stage() if callable(stage) else [
-                    tf.raw_ops.AssignVariableOp(resource=handles[field], value=value)
-                    for field, value in stage.items()
-                ]
+                done = (
+                    stage()
+                    if callable(stage)
+                    else [
+                        tf.raw_ops.AssignVariableOp(resource=handles[field], value=value)
+                        for field, value in stage.items()
+                    ]
+                )
         with tf.control_dependencies(done):
             released = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
         with tf.control_dependencies([released]):
@@ -149,9 +151,7 @@ class SlotTable:
         known = [*self._fields.values(), *self._memory.variables]
 
         def begin():
-            made = [
-                variable.begin(handle) for variable, handle in zip(known, handles, strict=True)
-            ]
+            made = [variable.begin(handle) for variable, handle in zip(known, handles, strict=True)]
             with tf.control_dependencies(made):
                 return tf.constant(True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,14 @@ class Sessions:
         num_bytes: Of the memory of all slots.
 
     Raises:
-        UserError: the model remembers nothing that a slot could keep, or `num_slots` is below 1.
+        UserError: the model remembers nothing that a slot could keep, or a number is out of range.
     """
 
     def __init__(self, text: CausalTextGenerator, num_slots: int, timeout_s: float):
         if num_slots < 1:
             raise UserError(f"sessions must be at least 1, got {num_slots}.")
+        if not 0 < timeout_s < math.inf:
+            raise UserError(f"session_timeout_s must be finite and above 0, got {timeout_s}.")
         self.text = text
         self.num_slots = num_slots
         self.timeout_s = timeout_s
@@ -60,7 +63,7 @@ class Sessions:
         self._table = SlotTable(name, self._memory, num_slots, text.context_length)
         self.num_bytes = self._memory.num_bytes
 
-    def prefill(
+    def prefill(  # noqa: PLR0913 - the inputs of a signature
         self, prompt, lease, generated, max_prefill_tokens, max_new_tokens, temperature, top_k,
         top_p, min_p, repetition_penalty, seed, stop, num_alternatives, bias_token_ids, bias,
     ):  # fmt: skip
@@ -111,7 +114,8 @@ class Sessions:
         lengths_read, count = tf.where(fine, lengths, 1), tf.where(fine, count, 0)
         limit = tf.minimum(limit, room)
         dense = ids.to_tensor(0, shape=[None, most + 1])
-        known = joined(dense, lengths_read, tf.maximum(generated, 0), count)
+        generated = tf.where(fine[:, None], tf.maximum(generated, 0), 0)
+        known = joined(dense, lengths_read, generated, count)
         tokens = known.token_ids[:, : most + 1]
         last = tf.gather(tokens, known.count - 1, batch_dims=1)
         ended = tf.where(
@@ -286,7 +290,9 @@ class Sessions:
             logprob=tf.zeros_like(row.temperature),
             stopped=steps == 0,
             tail=tf.cond(
-                stops.any, lambda: self._joined(written, row.count), lambda: tf.fill(tf.shape(lengths), "")
+                stops.any,
+                lambda: self._joined(written, row.count),
+                lambda: tf.fill(tf.shape(lengths), ""),
             ),
         )
         add_token = RowStep.of(
@@ -395,18 +401,20 @@ def _with_written(tokens, lengths, rows: Rows):
 
 def _caches_of(model):
     """The caches of a model as it begins: a nest of `tf.TensorSpec`s."""
+
+    def refuse():
+        raise UserError(
+            f"A {type(model).__name__} cannot be exported with sessions: they are for decoders that "
+            "remember by caches of attention (a GPT). Export it without."
+        )
+
+    def spec(cache):
+        if cache.shape.rank != 4 or None in (cache.shape[1], cache.shape[3]):
+            refuse()
+        return tf.TensorSpec([None, cache.shape[1], None, cache.shape[3]], cache.dtype)
+
+    if not getattr(model.backbone, "rewinds", False):
+        refuse()
     with tf.Graph().as_default():
-        state = model.begin(tf.ones([1, 1], tf.int32), tf.ones([1], tf.int32)).state
-        leaves = tf.nest.flatten(state)
-        is_kept = getattr(model.backbone, "rewinds", False) and all(
-            leaf.shape.rank == 4 and None not in (leaf.shape[1], leaf.shape[3]) for leaf in leaves
-        )
-        if not is_kept:
-            raise UserError(
-                f"A {type(model).__name__} cannot be exported with sessions: they are for decoders "
-                "that remember by caches of attention (a GPT). Export it without."
-            )
-        return tf.nest.map_structure(
-            lambda leaf: tf.TensorSpec([None, leaf.shape[1], None, leaf.shape[3]], leaf.dtype),
-            state,
-        )
+        one = tf.ones([1], tf.int32)
+        return tf.nest.map_structure(spec, model.begin(one[None], one).state)
