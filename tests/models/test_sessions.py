@@ -221,7 +221,8 @@ def late_error():
 
 def test_what_is_not_read_whole_is_not_continued(server, texts):
     begun = server.begin(texts[1], "a", max_prefill_tokens=5)
-    assert not begun["is_ready"] and begun["num_read"] == 5
+    assert not begun["is_ready"]
+    assert begun["num_read"] == 5
     told = server.go_on(begun["slot"], "a", 0)
     assert told["finish_reason"] == "error: the prompt is not read whole: call prefill again"
     assert server.begin(texts[0], "a")["error"] == "the lease has another text"
@@ -259,7 +260,8 @@ def test_what_a_text_shares_with_another_is_not_read_again(server, texts, gpt):
 
     live = server.begin(shared, "a")
     copied = server.write(shared + " 🙂", "b", max_new_tokens=9)
-    assert copied["slot"] != live["slot"] and copied["num_reused"] >= first["num_read"] - 1
+    assert copied["slot"] != live["slot"]
+    assert copied["num_reused"] >= first["num_read"] - 1
     assert copied["text"] == gpt.generate(shared + " 🙂", max_new_tokens=9).text
     # What it was copied from goes on.
     assert server.go_on(live["slot"], "a", 0, 6)["text"] == first["text"]
@@ -314,8 +316,10 @@ def test_what_cannot_begin_is_told_in_its_row(server):
         generated=[[-1]] * 5 + [[10**6]],
     )
     errors = answer["error"]
-    assert errors[0].startswith("lease must be a word") and errors[1] == ""
-    assert "too long" in errors[2] and "temperature" in errors[3]
+    assert errors[0].startswith("lease must be a word")
+    assert errors[1] == ""
+    assert "too long" in errors[2]
+    assert "temperature" in errors[3]
     assert errors[4] == "another row has this lease"
     assert errors[5] == "generated has numbers that are no tokens"
     assert [slot >= 0 for slot in answer["slot"]] == [False, True] + [False] * 4

@@ -404,8 +404,8 @@ def _caches_of(model):
 
     def refuse():
         raise UserError(
-            f"A {type(model).__name__} cannot be exported with sessions: they are for decoders that "
-            "remember by caches of attention (a GPT). Export it without."
+            f"A {type(model).__name__} cannot be exported with sessions: they are for decoders "
+            "that remember by caches of attention (a GPT). Export it without."
         )
 
     def spec(cache):
