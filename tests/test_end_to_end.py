@@ -3,13 +3,24 @@
 import contextlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
+import yaml
+from test_readme import free_port
 
 from tfllm import cli
 from tfllm.models import CausalLM
 from tfllm.quickstart import PROMPT, SAMPLING
+from tfllm.serving import Client
 
+ROOT = Path(__file__).parents[1]
 TINY = ["--set", "steps=3", "--set", "model.hidden_dim=32", "--set", "model.num_layers=1"]
 
 
@@ -28,6 +39,51 @@ def test_the_served_answer_is_the_live_models(quickstart):
     for family, key in (("gpt", "text"), ("lstm", "text_lstm")):
         live = CausalLM.from_preset(work / "quickstart" / "runs" / family / "preset")
         assert live.generate(PROMPT, **SAMPLING).text == result[key]
+
+
+def test_what_is_deployed_serves_the_quickstarts_models(quickstart):
+    result, work = quickstart
+    models, deploy = work / "quickstart" / "models", work / "deploy"
+    with contextlib.redirect_stdout(io.StringIO()):
+        chosen = [word for name in ("gpt", "lstm") for word in ("--model", str(models / name))]
+        assert cli.main(["deploy", str(deploy), "--cpus", "1", *chosen]) == 0
+    config = deploy / "models.config"
+    config.write_text(config.read_text().replace("/models/", f"{models}/"))
+    server = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["serving"]
+    port, rest_port = free_port(), free_port()
+    flags = [
+        flag.replace("/config/", f"{deploy}/").replace("8500", str(port)).replace(
+            "8501", str(rest_port)
+        )
+        for flag in server["command"]
+    ]
+    pod = yaml.safe_load((deploy / "kubernetes" / "deployment.yaml").read_text())
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    ready = container["readinessProbe"]["httpGet"]["path"]
+
+    def fetch(path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{path}", timeout=60) as answer:
+            return answer.read().decode()
+
+    environment = {**os.environ, **server["environment"], "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, "-m", "tfllm", "serve", *flags], env=environment)
+    try:
+        with Client(f"127.0.0.1:{port}", "gpt", version_label="stable") as client:
+            client.wait_until_available(120)
+            assert client.generate(PROMPT, **SAMPLING).text == result["text"]
+        fetch(ready)
+        fetch(container["livenessProbe"]["httpGet"]["path"])
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            fetch(ready.replace("stable", "canary"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            canary = ["--version", "1", "--label", "canary", "--config", str(config)]
+            assert cli.main(["promote", f"127.0.0.1:{port}/gpt", *canary]) == 0
+        fetch(ready.replace("stable", "canary"))
+        page = fetch("/monitoring/prometheus/metrics")
+        assert 'queuing_latency_count{thread_pool_name="batches"}' in page
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
 
 
 def test_both_models_are_measured_on_held_out_text(quickstart):

@@ -35,10 +35,12 @@ MAY_IMPORT = {
     "serving": set(),
     "trainers": {"models", "data", "evaluators", "optimizers"},
     "export": {"models", "decoding", "layers"},
+    "deployment": {"export"},
     "quickstart": {"data", "trainers", "export", "serving", "models"},
     "cli": {"commands"},
     "commands": {
         "data",
+        "deployment",
         "trainers",
         "export",
         "serving",

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from tfllm._version import __version__
 from tfllm.commands.asking import add_asking
+from tfllm.commands.deploying import add_deploying
 from tfllm.commands.loading import add_loading
 from tfllm.commands.measuring import add_measuring
 from tfllm.commands.reporting import add_reporting
@@ -36,8 +37,15 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    adders = add_training, add_measuring, add_reporting, add_serving, add_asking, add_loading
-    for add in adders:
+    for add in (
+        add_training,
+        add_measuring,
+        add_reporting,
+        add_serving,
+        add_asking,
+        add_loading,
+        add_deploying,
+    ):
         add(verb)
     return parser
 

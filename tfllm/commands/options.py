@@ -59,6 +59,11 @@ def measured(args) -> Iterator[Any]:
 
 def connection_of(args) -> dict[str, Any]:
     """The arguments of a client that the options of `add_connection` say."""
+    return {"version": args.model_version, "version_label": args.label, **server_of(args)}
+
+
+def server_of(args) -> dict[str, Any]:
+    """Those that the options of `add_server` say."""
     from tfllm.serving import TLS
 
     headers = {}
@@ -70,8 +75,6 @@ def connection_of(args) -> dict[str, Any]:
     tls = TLS(args.root_certificates, args.certificate, args.key)
     return {
         "timeout_s": args.timeout,
-        "version": args.model_version,
-        "version_label": args.label,
         "tls": tls if args.tls or any(tls) else None,
         "headers": headers,
     }
@@ -79,10 +82,15 @@ def connection_of(args) -> dict[str, Any]:
 
 def add_connection(parser: argparse.ArgumentParser, *more_names: str) -> None:
     """Adds them; `more_names` are those of --request-header."""
-    group = parser.add_argument_group("connection")
-    group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
+    group = add_server(parser, *more_names)
     group.add_argument("--model-version", type=int, help="default: the newest")
     group.add_argument("--label", help="of a version, as stable")
+
+
+def add_server(parser: argparse.ArgumentParser, *more_names: str) -> argparse._ArgumentGroup:
+    """Adds what does not ask for a version; returns the group of the options."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--timeout", type=float, default=60.0, help="seconds for one call")
     group.add_argument(
         "--request-header",
         *more_names,
@@ -95,6 +103,7 @@ def add_connection(parser: argparse.ArgumentParser, *more_names: str) -> None:
     group.add_argument("--root-certificates", metavar="PEM", help="who signed the server's")
     group.add_argument("--certificate", metavar="PEM", help="the client's own")
     group.add_argument("--key", metavar="PEM", help="of that")
+    return group
 
 
 def columns_of(given: list[str]) -> dict[str, str]:

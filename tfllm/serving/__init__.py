@@ -1,4 +1,4 @@
-"""Serving: clients for gRPC and REST, an embedded server and the stock server's start.
+"""Serving: clients for gRPC and REST, an embedded server, the stock server's start, moving labels.
 
 The client and the server are imported on first use: a client loads neither models nor the server.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tfllm.serving.batching_parameters import BatchingParameters, read_batching_parameters
     from tfllm.serving.client import AsyncClient, Client
     from tfllm.serving.models import ServedModel
+    from tfllm.serving.promotion import promote, rollback
     from tfllm.serving.rest_server import RestOptions
     from tfllm.serving.server import Server, serve
     from tfllm.serving.status import Code, ServingError
@@ -28,7 +29,9 @@ _HOMES = {
     "ServedModel": "models",
     "Server": "server",
     "ServingError": "status",
+    "promote": "promotion",
     "read_batching_parameters": "batching_parameters",
+    "rollback": "promotion",
     "run_stock_server": "stock",
     "serve": "server",
     "stock_server_command": "stock",
@@ -44,7 +47,9 @@ __all__ = [
     "ServedModel",
     "Server",
     "ServingError",
+    "promote",
     "read_batching_parameters",
+    "rollback",
     "run_stock_server",
     "serve",
     "stock_server_command",

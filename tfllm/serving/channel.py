@@ -12,11 +12,13 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 from tfllm.serving.metadata import (
     INIT_OP,
@@ -110,6 +112,16 @@ class Channel(Transport):
             )
             for told in response.model_version_status
         ]
+
+    async def reload(
+        self, config: model_server_config_pb2.ModelServerConfig, timeout_s: float | None
+    ) -> None:
+        request = model_management_pb2.ReloadConfigRequest(config=config)
+        response = await self._call(
+            lambda: self._model.HandleReloadConfigRequest, request, timeout_s
+        )
+        if response.status.error_code:  # the API has a place for it beside the call's own
+            raise ServingError(Code(response.status.error_code), response.status.error_message)
 
     async def close(self) -> None:
         self.is_closed = True

@@ -22,7 +22,7 @@ class Client(Served):
         version_label: A label that the server gives to a version, as "stable".
         timeout_s: Seconds for one call, its repetitions included, unless the call says otherwise.
         retries: How often a call is repeated while no server answers (UNAVAILABLE), after pauses
-            that grow. Calls only read, so none of them does anything twice.
+            that grow. No call does anything twice by that.
         tls: For a server with a certificate; of "https://" the default is `TLS()`.
         headers: Sent with every call, as {"authorization": "Bearer …"}.
         keepalive_s: Seconds of silence after which the connection is tried. A server of gRPC ends

@@ -104,6 +104,12 @@ class Rest(Transport):
     async def status(self, timeout_s: float | None) -> list[VersionStatus]:
         return rest_messages.status(await self._call("GET", self._model_path, None, timeout_s))
 
+    async def reload(self, config: Any, timeout_s: float | None) -> None:  # noqa: ARG002
+        raise UserError(
+            f"REST cannot change what {self.connection.address} serves: give its gRPC port, as "
+            f"{self._place.host}:8500."
+        )
+
     async def close(self) -> None:
         self.is_closed = True
         with self._lock:

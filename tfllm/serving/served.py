@@ -113,14 +113,30 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
         """list[VersionStatus], every version that the server has seen, the highest first."""
         return self._run(self._transport.status(timeout_s))
 
-    def wait_until_available(self, timeout_s: float = 60.0) -> Any:
+    def wait_until_available(self, timeout_s: float = 60.0, *, version: int | None = None) -> Any:
         """Returns when the model can answer.
+
+        Args:
+            timeout_s: Seconds to wait.
+            version: The version that is waited for; default that of the client.
 
         Raises:
             ServingError: DEADLINE_EXCEEDED with what was seen last, or why the newest version
                 failed if nothing else is loaded or being loaded.
         """
-        return self._run(self._wait_until_available(timeout_s))
+        return self._run(self._wait_until_available(timeout_s, version or self.version))
+
+    def reload(self, config: Any, *, timeout_s: float | None = None) -> Any:
+        """Has the server serve other models, over gRPC: all that it is told, and no others.
+
+        Args:
+            config: A `tensorflow_serving.config.model_server_config_pb2.ModelServerConfig`.
+            timeout_s: Seconds for this call, which waits for models that are new.
+
+        Raises:
+            UserError: the client speaks REST, which cannot do this.
+        """
+        return self._run(self._transport.reload(config, timeout_s))
 
     def close(self) -> Any:
         """Closes the connection; calls that are running end with CANCELLED."""
@@ -168,7 +184,7 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             )
         return self._known_template
 
-    async def _wait_until_available(self, timeout_s: float) -> None:
+    async def _wait_until_available(self, timeout_s: float, version: int | None) -> None:
         end = time.monotonic() + timeout_s
         seen = "there was no time to ask"
         while (left_s := end - time.monotonic()) > 0:
@@ -176,9 +192,9 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
                 versions = [
                     told
                     for told in await self._transport.status(left_s)
-                    if self.version in (None, told.version)
+                    if version in (None, told.version)
                 ]
-                seen = self._seen(versions)
+                seen = self._seen(versions, version)
                 if any(version.state == "AVAILABLE" for version in versions):
                     if self.version_label is not None:  # which status does not know
                         await self._transport.metadata(left_s)
@@ -193,14 +209,14 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             f"{self.model} is not available after {timeout_s:g} s: {seen}",
         )
 
-    def _seen(self, versions: Sequence[VersionStatus]) -> str:
+    def _seen(self, versions: Sequence[VersionStatus], wanted: int | None) -> str:
         """What to say of versions none of which is available.
 
         Raises:
             ServingError: why the newest one failed, if none is being loaded.
         """
         if not versions:
-            return f"the server has not seen version {self.version}"
+            return f"the server has not seen version {wanted}"
         newest = versions[0]
         if newest.error_code and all(version.state == "END" for version in versions):
             message = f"version {newest.version} of {self.model} failed to load: {newest.error}"

@@ -17,6 +17,7 @@ from tfllm.serving.status import Code, ServingError
 
 if TYPE_CHECKING:
     import numpy as np
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     from tfllm.serving.metadata import Metadata, VersionStatus
 
@@ -165,6 +166,14 @@ class Transport:
         """All versions, the highest first."""
         raise NotImplementedError
 
+    async def reload(self, config: ModelServerConfig, timeout_s: float | None) -> None:
+        """Has the server serve these models and no others.
+
+        Raises:
+            UserError: it cannot be asked by this transport.
+        """
+        raise NotImplementedError
+
     async def close(self) -> None:
         """Ends the connections and what is running on them."""
         raise NotImplementedError
@@ -179,7 +188,7 @@ class Transport:
         self, attempt: Callable[[float], Awaitable[Answer]], timeout_s: float | None
     ) -> Answer:
         """What `attempt` returns, which is called with the seconds left, and again while no server
-        answers: all that is asked here only reads, so that nothing happens twice.
+        answers: what is asked here reads, or sets the same again, so that nothing happens twice.
 
         Raises:
             ServingError: of the last attempt.

@@ -1,0 +1,76 @@
+"""The flags of `tensorflow_model_server`, and why each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tfllm.deployment.sizes import Sizes
+
+
+def flags(sizes: Sizes) -> Sequence[tuple[str, str]]:
+    """Each flag with its reason, in one or several lines."""
+    small = (
+        "A model this small writes more with one thread per batch than with two\n"
+        "(docs/speed.md), so the cores are left to several batches."
+        if sizes.is_small
+        else "Shares of the cores for two batches at a time: the ops of one that use a single core\n"
+        "leave the others to the other. Not measured for models of this size: try both\n"
+        f"{sizes.cpus} threads with num_batch_threads 1, and this, by `tfllm bench`."
+    )
+    return (
+        ("--port=8500", "gRPC."),
+        ("--rest_api_port=8501", "REST, which probes and Prometheus need as well."),
+        (
+            "--model_config_file=/config/models.config",
+            "Read once. `tfllm promote` tells a running server what changes in it; looks at the\n"
+            "file (--model_config_file_poll_wait_seconds) would undo that until it is written.",
+        ),
+        (
+            "--allow_version_labels_for_unavailable_models=true",
+            "Else a server that starts refuses the labels in models.config: nothing is loaded yet.",
+        ),
+        (
+            "--max_num_load_retries=0",
+            "A version that fails to load fails again. By default it is tried five times more, a\n"
+            "minute apart, and what loads after it waits (docs/machines.md).",
+        ),
+        ("--enable_batching=true", "Requests of different clients share passes over the weights."),
+        ("--batching_parameters_file=/config/batching.config", "By these rules."),
+        ("--monitoring_config_file=/config/monitoring.config", "What Prometheus reads."),
+        (f"--tensorflow_intra_op_parallelism={sizes.intra_op_threads}", f"Per op. {small}"),
+        (
+            f"--tensorflow_inter_op_parallelism={sizes.cpus}",
+            "Ops at a time, of all batches together: one per core of the container. TensorFlow by\n"
+            "itself counts the cores of the machine.",
+        ),
+        (
+            f"--grpc_max_threads={sizes.request_threads}",
+            "A request holds a thread while it waits. (num_batch_threads + max_enqueued_batches)\n"
+            "x max_batch_size rows, and 16 that are refused: the queue must be full first, since\n"
+            "it says UNAVAILABLE, which clients repeat, and no thread is RESOURCE_EXHAUSTED.\n"
+            "The server's own default is four per core, which would never fill a batch.",
+        ),
+        (f"--rest_api_num_threads={sizes.request_threads}", "The same for REST."),
+        (
+            f"--rest_api_timeout_in_ms={1000 * sizes.timeout_s}",
+            "20 times a request of the slowest model alone, and at least 30 s (the default): a\n"
+            "full batch in front of it and two in the queue. gRPC clients set their own.",
+        ),
+        (
+            "--grpc_channel_arguments=grpc.max_connection_age_ms=300000",
+            "A gRPC client stays with the server that it found first. After 5 minutes it is asked\n"
+            "to connect anew, so that servers that came later get their share; no call is cut.",
+        ),
+    )
+
+
+def listed(entries: Sequence[tuple[str, str]], indent: int) -> str:
+    """The flags as items of a YAML list, each below its reason."""
+    return "\n".join(_lines(entries, " " * indent))
+
+
+def _lines(entries: Sequence[tuple[str, str]], margin: str) -> Iterator[str]:
+    for flag, reason in entries:
+        for line in reason.splitlines():
+            yield f"{margin}# {line}"
+        yield f'{margin}- "{flag}"'
