@@ -41,20 +41,19 @@ def test_the_served_answer_is_the_live_models(quickstart):
         assert live.generate(PROMPT, **SAMPLING).text == result[key]
 
 
-def test_what_is_deployed_serves_the_quickstarts_models(quickstart):
+def test_what_is_deployed_serves_the_quickstarts_model(quickstart):
     result, work = quickstart
     models, deploy = work / "quickstart" / "models", work / "deploy"
     with contextlib.redirect_stdout(io.StringIO()):
-        chosen = [word for name in ("gpt", "lstm") for word in ("--model", str(models / name))]
-        assert cli.main(["deploy", str(deploy), "--cpus", "1", *chosen]) == 0
+        assert cli.main(["deploy", str(deploy), "--model", str(models / "gpt")]) == 0
     config = deploy / "models.config"
     config.write_text(config.read_text().replace("/models/", f"{models}/"))
     server = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["serving"]
     port, rest_port = free_port(), free_port()
     flags = [
-        flag.replace("/config/", f"{deploy}/").replace("8500", str(port)).replace(
-            "8501", str(rest_port)
-        )
+        flag.replace("/config/", f"{deploy}/")
+        .replace("8500", str(port))
+        .replace("8501", str(rest_port))
         for flag in server["command"]
     ]
     pod = yaml.safe_load((deploy / "kubernetes" / "deployment.yaml").read_text())
@@ -73,7 +72,7 @@ def test_what_is_deployed_serves_the_quickstarts_models(quickstart):
             assert client.generate(PROMPT, **SAMPLING).text == result["text"]
         fetch(ready)
         fetch(container["livenessProbe"]["httpGet"]["path"])
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="Bad Request"):
             fetch(ready.replace("stable", "canary"))
         with contextlib.redirect_stdout(io.StringIO()):
             canary = ["--version", "1", "--label", "canary", "--config", str(config)]

@@ -32,6 +32,15 @@ def test_setup_lists_exactly_the_packages_that_exist():
     assert set(lines("options", "packages")) == found
 
 
+def test_setup_lists_every_file_that_is_no_code():
+    listed = set()
+    for package, globs in config()["options.package_data"].items():
+        folder = ROOT / package.replace(".", "/")
+        listed.update(path for glob in globs.split() for path in folder.glob(glob))
+    found = {path for path in (ROOT / "tfllm").rglob("*") if path.suffix not in (".py", ".pyc")}
+    assert {path for path in found if path.is_file()} == {path for path in listed if path.is_file()}
+
+
 def test_every_folder_with_code_is_a_package():
     for folder in ("tfllm", "trainers", "export"):
         for path in (ROOT / folder).rglob("*.py"):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import yaml
+
+from tfllm import cli
 from tfllm.deployment.exported import Exported, read_export
 from tfllm.deployment.folder import write_exports
 from tfllm.deployment.sizes import Sizes
-
-from tfllm import cli
 from tfllm.errors import UserError
 from tfllm.serving import BatchingParameters, batch_metrics, monitoring, read_batching_parameters
 from tfllm.serving import metrics as _counted_by_the_server  # noqa: F401

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfllm import cli
+from tfllm.aside import locked
 from tfllm.errors import Failure, UserError
 from tfllm.serving import Client, Server, ServingError, promote, rollback
 from tfllm.serving.config_file import ConfigFile
@@ -156,13 +157,32 @@ def test_when_one_of_two_servers_refuses_the_other_is_set_back(
     assert config_file.read_bytes() == before
 
 
+def test_when_the_file_cannot_be_written_the_servers_are_set_back(config_file):
+    config_file.with_name(f".{config_file.name}").mkdir()  # where it is written aside
+    with serving(config_file) as server:
+        with pytest.raises(Failure, match=r"Is a directory.*No label has moved"):
+            promote([address(server)], "vec", 2, config_file=config_file)
+        assert factor(server, "stable") == 1.0
+    assert told(config_file) == ({"stable": 1}, [1])
+
+
+def test_two_changes_at_a_time_are_refused(config_file):
+    with (
+        locked(config_file.parent, "busy"),
+        pytest.raises(UserError, match=r"models\.config is being changed by another process"),
+    ):
+        promote(["localhost:1"], "vec", 2, config_file=config_file)
+
+
 def test_a_server_that_is_gone_stops_it_before_anything_is_sent(config_file):
     before = config_file.read_bytes()
     with serving(config_file) as gone:
         pass
     with serving(config_file) as server:
         with pytest.raises(ServingError, match="UNAVAILABLE"):
-            promote([address(server), address(gone)], "vec", 2, config_file=config_file, timeout_s=1)
+            promote(
+                [address(server), address(gone)], "vec", 2, config_file=config_file, timeout_s=1
+            )
         assert server.versions.models["vec"].versions == {1}
     assert config_file.read_bytes() == before
 
@@ -227,6 +247,8 @@ def test_the_command_line_moves_labels(config_file, capsys):
 
 
 def test_rest_cannot_move_labels(config_file):
+    with pytest.raises(UserError, match="give its gRPC port"):
+        promote(["localhost:1", "http://localhost:2"], "vec", 2, config_file=config_file)
     with (
         Client("http://127.0.0.1:8501", "vec") as client,
         pytest.raises(UserError, match="give its gRPC port"),

@@ -1,4 +1,4 @@
-"""What runs exports on the stock server: the files for Docker Compose, Kubernetes and Prometheus."""
+"""What runs exports on the stock server: files for Docker Compose, Kubernetes, Prometheus."""
 
 from tfllm.deployment.folder import write_deployment
 

@@ -9,13 +9,13 @@ from tfllm.deployment.sizes import Sizes
 
 def flags(sizes: Sizes) -> Sequence[tuple[str, str]]:
     """Each flag with its reason, in one or several lines."""
-    small = (
-        "A model this small writes more with one thread per batch than with two\n"
+    per_op = (
+        "Per op. A model this small writes more with one thread per batch than with two\n"
         "(docs/speed.md), so the cores are left to several batches."
         if sizes.is_small
-        else "Shares of the cores for two batches at a time: the ops of one that use a single core\n"
-        "leave the others to the other. Not measured for models of this size: try both\n"
-        f"{sizes.cpus} threads with num_batch_threads 1, and this, by `tfllm bench`."
+        else "Per op: half of the cores for each of two batches, so that one works where the\n"
+        "other has something for a single thread. Not measured for models of this size: by\n"
+        f"`tfllm bench` compare {sizes.cpus} here and num_batch_threads 1."
     )
     return (
         ("--port=8500", "gRPC."),
@@ -37,7 +37,7 @@ def flags(sizes: Sizes) -> Sequence[tuple[str, str]]:
         ("--enable_batching=true", "Requests of different clients share passes over the weights."),
         ("--batching_parameters_file=/config/batching.config", "By these rules."),
         ("--monitoring_config_file=/config/monitoring.config", "What Prometheus reads."),
-        (f"--tensorflow_intra_op_parallelism={sizes.intra_op_threads}", f"Per op. {small}"),
+        (f"--tensorflow_intra_op_parallelism={sizes.intra_op_threads}", per_op),
         (
             f"--tensorflow_inter_op_parallelism={sizes.cpus}",
             "Ops at a time, of all batches together: one per core of the container. TensorFlow by\n"

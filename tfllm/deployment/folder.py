@@ -135,9 +135,7 @@ def _fill(folder: Path, values: dict[str, Any]) -> None:
                 written.write_text(text, encoding="utf-8")
 
 
-def _values(
-    target: Path, exports: Sequence[Exported], sizes: Sizes, image: str
-) -> dict[str, Any]:
+def _values(target: Path, exports: Sequence[Exported], sizes: Sizes, image: str) -> dict[str, Any]:
     first = exports[0]
     ragged = [f"{export.name}/{name}" for export in exports for name in export.ragged]
     return {name: getattr(sizes, name) for name in _SIZES} | {

@@ -23,6 +23,7 @@ from tfllm.errors import Failure, UserError
 from tfllm.serving.client import Client
 from tfllm.serving.models_file import ModelsFile
 from tfllm.serving.status import ServingError
+from tfllm.serving.transport import place_of
 
 _Entry = model_server_config_pb2.ModelConfig
 
@@ -157,6 +158,8 @@ def _clients(
     """Clients of all servers, each of which has answered."""
     if not addresses:
         raise UserError("there is no server to ask: give the address of at least one.")
+    if rest := [address for address in addresses if place_of(address).scheme]:
+        raise UserError(f"REST cannot change what {rest[0]} serves: give its gRPC port.")
     with contextlib.ExitStack() as open_clients:
         clients = [
             open_clients.enter_context(Client(address, model, **connection))

@@ -124,7 +124,8 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             ServingError: DEADLINE_EXCEEDED with what was seen last, or why the newest version
                 failed if nothing else is loaded or being loaded.
         """
-        return self._run(self._wait_until_available(timeout_s, version or self.version))
+        wanted = self.version if version is None else version
+        return self._run(self._wait_until_available(timeout_s, wanted))
 
     def reload(self, config: Any, *, timeout_s: float | None = None) -> Any:
         """Has the server serve other models, over gRPC: all that it is told, and no others.
