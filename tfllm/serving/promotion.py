@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from tfllm.aside import locked
 from tfllm.errors import Failure, UserError
@@ -24,8 +24,6 @@ from tfllm.serving.client import Client
 from tfllm.serving.models_file import ModelsFile
 from tfllm.serving.status import ServingError
 from tfllm.serving.transport import place_of
-
-_Entry = model_server_config_pb2.ModelConfig
 
 
 class Assignment(NamedTuple):
@@ -117,10 +115,14 @@ def rollback(
 
 
 def _move(
-    file: ModelsFile, clients: Sequence[Client], before: _Entry, after: _Entry, wait_s: float
+    file: ModelsFile,
+    clients: Sequence[Client],
+    before: ModelConfig,
+    after: ModelConfig,
+    wait_s: float,
 ) -> Assignment:
     """Has all servers serve `after` and writes the file; else has them serve `before` again."""
-    loading = _Entry()
+    loading = ModelConfig()
     loading.CopyFrom(before)
     needed = set(after.version_labels.values())
     if before.model_version_policy.WhichOneof("policy_choice") != "all":
@@ -177,16 +179,16 @@ def _available(clients: Sequence[Client]) -> set[int]:
     return {status.version for status in told if status.state == "AVAILABLE"}
 
 
-def _specific(entry: _Entry) -> set[int]:
+def _specific(entry: ModelConfig) -> set[int]:
     return set(entry.model_version_policy.specific.versions)
 
 
-def _set_versions(entry: _Entry, versions: set[int]) -> None:
+def _set_versions(entry: ModelConfig, versions: set[int]) -> None:
     entry.model_version_policy.Clear()
     entry.model_version_policy.specific.versions.extend(sorted(versions))
 
 
-def _reload(client: Client, config: model_server_config_pb2.ModelServerConfig) -> None:
+def _reload(client: Client, config: ModelServerConfig) -> None:
     with _named(client):
         client.reload(config)
 
@@ -196,7 +198,7 @@ def _wait(client: Client, version: int, wait_s: float) -> None:
         client.wait_until_available(wait_s, version=version)
 
 
-def _not_set_back(client: Client, config: model_server_config_pb2.ModelServerConfig) -> str:
+def _not_set_back(client: Client, config: ModelServerConfig) -> str:
     """Why a server could not be given the old config, "" if it could."""
     try:
         _reload(client, config)
