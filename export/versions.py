@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -53,6 +54,42 @@ def publish(base: Path, writes: Iterable[Callable[[Path], None]]) -> list[Path]:
             write(aside)
             written.append(aside)
         return [_rename_to_next(aside, base) for aside in written]
+
+
+def publish_export(export: str | os.PathLike[str], base: str | os.PathLike[str]) -> Path:
+    """Copies an export below a base path, as its next version.
+
+    It is copied aside, on the same file system, and then renamed: no server sees a part of it, as
+    it would of a plain copy.
+
+    Args:
+        export: A version folder, as models/gpt/3, or a base path, whose newest version is meant.
+        base: The folder that a server watches; made if it is not there.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        UserError: there is no SavedModel in `export`, it holds what is no file, or as `publish`.
+    """
+    source = Path(export)
+    if not _is_saved_model(source):
+        source /= str(next_version(source) - 1)
+    if not _is_saved_model(source):
+        raise UserError(f"No SavedModel in {export}: name an export, as models/gpt/1.")
+
+    def copy(folder: Path) -> None:
+        try:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        except shutil.Error as error:
+            failed = "; ".join(f"{path}: {reason}" for path, _, reason in error.args[0])
+            raise UserError(f"{source} cannot be copied whole: {failed}") from None
+
+    return publish(Path(base), [copy])[0]
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return any((folder / f"saved_model.{form}").is_file() for form in ("pb", "pbtxt"))
 
 
 def _rename_to_next(aside: Path, base: Path) -> Path:

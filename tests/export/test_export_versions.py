@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tfllm.errors import UserError
-from tfllm.export.versions import publish
+from tfllm.export.versions import publish, publish_export
 
 
 def write(folder):
@@ -104,3 +104,36 @@ def test_a_base_that_is_a_file_or_a_version_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a file"):
         publish(version / "saved_model.pb", [write])
     assert names(version) == ["saved_model.pb"]
+
+
+def export(folder, text="graph"):
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text(text)
+    (folder / "variables" / "variables.index").write_text("index")
+    return folder
+
+
+def test_an_export_is_published_as_the_next_version(tmp_path):
+    base = tmp_path / "served" / "lm"
+    for number, text in ((9, "newest"), (10, "newer")):
+        export(tmp_path / "models" / str(number), text)
+
+    assert publish_export(tmp_path / "models" / "9", base) == base / "1"
+    assert publish_export(tmp_path / "models", base) == base / "2"
+    assert publish_export(base / "1", base) == base / "3"
+
+    texts = [(base / name / "saved_model.pb").read_text() for name in names(base)]
+    assert texts == ["newest", "newer", "newest"]
+    assert (base / "3" / "variables" / "variables.index").read_text() == "index"
+    assert (base / "3").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_is_no_export_is_not_published(tmp_path):
+    (tmp_path / "empty" / "3").mkdir(parents=True)
+    for folder in ("empty", "missing"):
+        with pytest.raises(UserError, match=f"No SavedModel in .*{folder}: name an export"):
+            publish_export(tmp_path / folder, tmp_path / "base")
+    os.mkfifo(export(tmp_path / "odd") / "pipe")
+    with pytest.raises(UserError, match="odd cannot be copied whole: .*pipe.* is a named pipe"):
+        publish_export(tmp_path / "odd", tmp_path / "base")
+    assert names(tmp_path / "base") == []

@@ -297,13 +297,16 @@ def test_waiting_for_a_model_that_failed_says_why(connect):
 @pytest.mark.parametrize(
     ("model", "version", "words"),
     [
-        ("nope", None, "nope is not available after 0.2 s: Could not find any versions"),
-        ("vec", 9, "vec is not available after 0.2 s: the server has not seen version 9"),
+        ("nope", None, "nope is not available after 0.5 s: Could not find any versions"),
+        ("vec", 9, "vec is not available after 0.5 s: the server has not seen version 9"),
     ],
 )
 def test_waiting_gives_up_saying_what_it_saw(connect, model, version, words):
+    client = connect(model, version=version)
+    with contextlib.suppress(ServingError):  # the first call opens the connection
+        client.status()
     with pytest.raises(ServingError, match=words) as refused:
-        connect(model, version=version).wait_until_available(0.2)
+        client.wait_until_available(0.5)
     assert refused.value.code == Code.DEADLINE_EXCEEDED
 
 

@@ -235,7 +235,7 @@ def test_health_says_whether_every_model_answers(tmp_path, vec_versions, publish
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(service="tensorflow.serving.PredictionService"),
-            timeout=20,
+            timeout=60,
         )
         assert next(watch).status == NOT_SERVING
         publish(vec_versions / "1", tmp_path / "late" / "1")

@@ -130,6 +130,12 @@ def inspect(args) -> dict[str, Any]:
     return inspect_export(args.version)
 
 
+def publish(args) -> dict[str, Any]:
+    from tfllm.export import publish_export
+
+    return {"version": str(publish_export(args.export, args.base))}
+
+
 def quickstart(args) -> dict[str, Any]:
     from tfllm.quickstart import quickstart
 
@@ -210,6 +216,10 @@ def add_training(verb: Verb) -> None:
 
     p = verb(inspect, "what an export is and what it takes")
     p.add_argument("version", help="as models/gpt/1")
+
+    p = verb(publish, "an export to where a server looks for versions, whole or not at all")
+    p.add_argument("export", help="as models/gpt/1, or models/gpt for its newest version")
+    p.add_argument("base", metavar="BASE_PATH", help="that a server watches, as /models/gpt")
 
     p = verb(quickstart, "the whole path on the corpus that Python carries")
     p.add_argument("--folder", default="quickstart", help="where everything is written")

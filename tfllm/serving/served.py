@@ -187,7 +187,7 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
 
     async def _wait_until_available(self, timeout_s: float, version: int | None) -> None:
         end = time.monotonic() + timeout_s
-        seen = "there was no time to ask"
+        seen = None
         while (left_s := end - time.monotonic()) > 0:
             try:
                 versions = [
@@ -203,11 +203,13 @@ class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, Span
             except ServingError as error:
                 if error.code not in _MAY_PASS or isinstance(error, _FailedToLoad):
                     raise
-                seen = error.message
+                if seen is None or error.code != Code.DEADLINE_EXCEEDED:
+                    seen = error.message
             await self._transport.pause(POLL_S)
         raise ServingError(
             Code.DEADLINE_EXCEEDED,
-            f"{self.model} is not available after {timeout_s:g} s: {seen}",
+            f"{self.model} is not available after {timeout_s:g} s: "
+            f"{seen or 'there was no time to ask'}",
         )
 
     def _seen(self, versions: Sequence[VersionStatus], wanted: int | None) -> str:
