@@ -1,6 +1,7 @@
 """The recorded answers of the stock server, asked of the embedded one over a real socket."""
 
 import shutil
+import time
 
 import grpc
 import numpy as np
@@ -50,7 +51,8 @@ def predict(channel, wait_for_three_versions):  # noqa: ARG001
 def wait_for_three_versions(channel):
     stub = model_service_pb2_grpc.ModelServiceStub(channel)
     request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "vec"})
-    for _ in range(10_000):
+    ends_at = time.monotonic() + 60
+    while time.monotonic() < ends_at:
         statuses = stub.GetModelStatus(request).model_version_status
         if [status.state for status in statuses] == [30, 30, 30]:
             return
