@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tfllm.aside import locked, make_folder, write_file
 from tfllm.errors import UserError
 from tfllm.trainers.recipe import Recipe
+from tfllm.trainers.surroundings import record_process
 
 RECIPE = "recipe.json"
 DATA = "data.json"
@@ -44,6 +45,8 @@ def open_run(
 ) -> Iterator[None]:
     """Writes what the run is trained by, or holds it against what it was begun by.
 
+    Each process that opens it adds a line to its `processes.jsonl`, see `surroundings`.
+
     While the block runs, no other process can open the run.
 
     Args:
@@ -68,6 +71,7 @@ def open_run(
             _note(folder, changes)
         write_json(folder / RECIPE, dataclasses.asdict(recipe))
         write_json(folder / DATA, meta)
+        record_process(folder)
         yield
 
 
