@@ -3,12 +3,14 @@
 from tfllm.trainers.fit import Result, fit
 from tfllm.trainers.recipe import Adaptation, Optimizer, Recipe, load_recipe, recipe_names
 from tfllm.trainers.strategy import make_strategy
+from tfllm.trainers.watch import Watch
 
 __all__ = [
     "Adaptation",
     "Optimizer",
     "Recipe",
     "Result",
+    "Watch",
     "fit",
     "load_recipe",
     "make_strategy",

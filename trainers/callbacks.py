@@ -1,40 +1,30 @@
-"""What happens around the steps of a run, as Keras callbacks.
-
-Keras reads the loss of each step from the device before it calls the callbacks, so looking at it
-costs nothing more.
-"""
+"""What happens around the steps of a run, as Keras callbacks."""
 
 import functools
 import math
 import signal
-import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfllm.errors import Failure
+from tfllm.trainers.attention_entropy import AttentionEntropy
 from tfllm.trainers.averaging import averaged
 from tfllm.trainers.checkpoints import UNWRITABLE, Checkpoints
 from tfllm.trainers.early_stopping import BestWeights
 from tfllm.trainers.event_file import EventFile
+from tfllm.trainers.monitor import Monitor, steps_done
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.saying import reason, say
 from tfllm.trainers.validation import Validation
+from tfllm.trainers.watch import Watch
 from tfllm.trainers.writing import Writer
 
-LOG_EVERY = 10  # steps between two points in TensorBoard; the loss is their mean
 SAMPLE_TOKENS = 48
 SAMPLE_TEMPERATURE = 0.8
-
-
-def steps_done(model: keras.Model) -> int:
-    """The optimizer steps that a model has made, over all the processes of its run."""
-    return int(model.optimizer.iterations.numpy())
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -152,77 +142,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
             raise Failure(f"{self._missing}, and the same call goes on from there.")
 
 
-class Monitor(keras.callbacks.Callback):
-    """Measures each step; shows a line with the time left, and scalars in TensorBoard.
-
-    Args:
-        recipe: The run's recipe.
-        validation: What says more of a loss.
-        schedule: The learning rate as a function of the steps already done.
-        folder: Where TensorBoard's files go.
-
-    Attributes:
-        tokens_per_second: Positions trained on per second, over all replicas, without the first
-            step (which compiles) and without validation and checkpoints.
-    """
-
-    def __init__(self, recipe: Recipe, validation: Validation, schedule, folder: Path):
-        super().__init__()
-        self.recipe = recipe
-        self.validation = validation
-        self.schedule = schedule
-        self.tokens_per_step = recipe.global_batch * validation.records.sequence_length
-        self.tokens_per_second = 0.0
-        self._events = EventFile(folder / "train")
-        self._losses: list[float] = []  # since the last point
-        self._num_timed = 0
-        self._timed_s = 0.0
-
-    def on_train_begin(self, *_):
-        self._bar = tqdm(
-            total=self.recipe.steps,
-            initial=steps_done(self.model),
-            desc=self.recipe.name,
-            unit="step",
-            file=sys.stderr,
-            disable=None,
-        )
-
-    def on_train_batch_begin(self, *_, **__):
-        # Keras reports the mean of the epoch so far: emptied, it is the step's own loss.
-        self.model.reset_metrics()
-        self._step_began = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch > 0:
-            self._timed_s += time.perf_counter() - self._step_began
-            self._num_timed += 1
-            self.tokens_per_second = self._num_timed * self.tokens_per_step / self._timed_s
-        self._losses.append(logs["loss"])
-        self._bar.set_postfix(
-            loss=f"{logs['loss']:.3f}", tokens_s=f"{self.tokens_per_second:,.0f}", refresh=False
-        )
-        self._bar.update()
-        step = steps_done(self.model)
-        if step % LOG_EVERY == 0 or step == self.recipe.steps:
-            self._log(step)
-
-    def _log(self, step):
-        mean_loss = sum(self._losses) / len(self._losses)
-        self._losses.clear()
-        scalars = self.validation.describe({"loss": mean_loss}, "train") | {
-            "learning_rate": float(self.schedule(step - 1)),
-            "gradient_norm": float(self.model.optimizer.gradient_norm.numpy()),
-            "tokens_per_second": self.tokens_per_second,
-        }
-        with self._events.at(step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-
-    def on_train_end(self, *_):
-        self._bar.close()
-
-
 class Validate(keras.callbacks.Callback):
     """Validates every `recipe.validate_every` steps and shows what the model writes.
 
@@ -234,15 +153,26 @@ class Validate(keras.callbacks.Callback):
         validation: How to.
         folder: Where TensorBoard's files go.
         best: Keeps the best weights and ends the run; None if the last ones shall be kept.
+        monitor: Is told what was reached.
+        watch: What else is looked at.
     """
 
-    def __init__(
-        self, recipe: Recipe, validation: Validation, folder: Path, best: BestWeights | None
+    def __init__(  # noqa: PLR0913
+        self,
+        recipe: Recipe,
+        validation: Validation,
+        folder: Path,
+        best: BestWeights | None,
+        monitor: Monitor,
+        watch: Watch,
     ):
         super().__init__()
         self.recipe = recipe
         self.validation = validation
         self.best = best
+        self.monitor = monitor
+        self.watch = watch
+        self._entropy: AttentionEntropy | None = None
         self._events = EventFile(folder / "validation")
 
     def on_train_batch_end(self, *_, **__):
@@ -256,8 +186,7 @@ class Validate(keras.callbacks.Callback):
 
     def _validate(self, step):
         reached = self.validation.measure(self.model, self.recipe.validation_steps)
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in reached.items())
-        say(f"step {step:,}: {shown}")
+        self.monitor.validated(step, reached)
         if self.best is not None:
             self.best.record(step, reached["loss"])
         samples = self._samples(step) if self.recipe.sample_prompts else []
@@ -266,6 +195,18 @@ class Validate(keras.callbacks.Callback):
                 tf.summary.scalar(name, value)
             if samples:
                 tf.summary.text("samples", samples)
+            self._look()
+
+    def _look(self):
+        if self.watch.histograms:
+            for variable in self.model.trainable_variables:
+                tf.summary.histogram(variable.path, variable.value)
+        if self.watch.attention_entropy:
+            if self._entropy is None:
+                batches = self.validation.batches().take(1)
+                self._entropy = AttentionEntropy(self.model, batches)
+            for name, bits in zip(self._entropy.layers, self._entropy.measure(), strict=True):
+                tf.summary.scalar(f"attention_entropy/{name}", bits)
 
     def _samples(self, step):
         generations = self.model.generate(

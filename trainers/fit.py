@@ -21,12 +21,19 @@ from tfllm.trainers import run_folder
 from tfllm.trainers.adapting import adapt, scales
 from tfllm.trainers.averaging import use_averages
 from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.devices import peak_flops
 from tfllm.trainers.early_stopping import BestWeights
+from tfllm.trainers.flops import model_flops
+from tfllm.trainers.hyperparameters import write_recipe, write_result
+from tfllm.trainers.laps import Lap, Laps, Waiting
+from tfllm.trainers.monitor import Compute, Monitor, steps_done
+from tfllm.trainers.profiling import Profile
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.strategy import make_strategy
 from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
 from tfllm.trainers.validation import Validation
+from tfllm.trainers.watch import Watch
 from tfllm.trainers.writing import Writer
 
 
@@ -67,6 +74,7 @@ def fit(
     strategy: str = "auto",
     accept_changes: bool = False,
     callbacks: Iterable[keras.callbacks.Callback] = (),
+    watch: Watch | None = None,
 ) -> Result:
     """Trains a model by a recipe, going on where an earlier process of the same run ended.
 
@@ -86,6 +94,7 @@ def fit(
             it has the same variables; changes.json in its folder says what changed after which
             step.
         callbacks: Called after the run's own ones.
+        watch: What is looked at beside the usual numbers; None = nothing.
 
     Raises:
         UserError: if the recipe, the data, the strategy and the run's folder do not fit together,
@@ -102,10 +111,10 @@ def fit(
     records = _records(recipe, distribution.num_replicas_in_sync)
 
     with run_folder.open_run(run, recipe, records.meta, accept_changes=accept_changes):
-        return _train(recipe, records, distribution, run, tensorboard, callbacks)
+        return _train(recipe, records, distribution, run, tensorboard, callbacks, watch or Watch())
 
 
-def _train(recipe, records, distribution, run, tensorboard, callbacks):
+def _train(recipe, records, distribution, run, tensorboard, callbacks, watch):  # noqa: PLR0913
     """Goes on to the end of a run that this process has open."""
     # Where the weights come from, the first that there is:
     # 1. the finished run, 2. its newest checkpoint that can be read, 3. the recipe's seed.
@@ -137,7 +146,10 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
     best = _best(recipe, held_out, model, checkpoints, run / run_folder.BEST, writer)
     validation = Validation(records, objective, recipe.global_batch)
     replicas = distribution.num_replicas_in_sync
+    compute, of_peak = _compute(recipe, model, validation, replicas)
     _announce(recipe, records, model, replicas, start, run, tensorboard)
+    print(of_peak, file=sys.stderr)
+    write_recipe(tensorboard, recipe)
     batches = records.batches(
         "train",
         recipe.global_batch,
@@ -146,23 +158,27 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
         start_step=start,
         num_steps=recipe.steps - start,
     )
-    monitor = own.Monitor(recipe, validation, schedule, tensorboard)
+    laps, waiting = Laps(), Waiting()
+    monitor = Monitor(recipe, validation, schedule, tensorboard, run, compute, laps, waiting)
+    validate = own.Validate(recipe, validation, tensorboard, best, monitor, watch)
     with own.StopOnSignal() as signals, writer:
         if start < recipe.steps and not (best and best.is_over(start)):
             model.fit(
-                batches,
+                waiting.measured(batches),
                 shuffle=False,
                 verbose=0,
                 callbacks=[
                     monitor,
                     own.StopOnNaN(),
-                    *([own.Validate(recipe, validation, tensorboard, best)] if held_out else []),
+                    *([validate, Lap(laps, "validation")] if held_out else []),
                     signals,
                     own.SaveCheckpoints(checkpoints, recipe, writer),
+                    Lap(laps, "checkpoint"),
+                    *([Profile(*watch.profile, tensorboard)] if watch.profile else []),
                     *callbacks,
                 ],
             )
-    done = own.steps_done(model)
+    done = steps_done(model)
     if signals.asked and done < recipe.steps:
         print(f"Stopped after step {done:,}; the same call goes on from there.", file=sys.stderr)
         raise SystemExit(128 + signals.asked)
@@ -184,6 +200,7 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks):
         "tokens_per_second": monitor.tokens_per_second,
     }
     run_folder.write_json(run / run_folder.RESULT, numbers)
+    write_result(tensorboard, done, reached)
     model.save_to_preset(str(run / run_folder.PRESET))  # last: a run with a preset is finished
     return _result(run, tensorboard)
 
@@ -254,6 +271,28 @@ def _pad_for(distribution: tf.distribute.Strategy, model) -> None:
         model.preprocessor, "padding"
     ):
         model.preprocessor.padding = "max_length"
+
+
+def _compute(recipe, model, validation, replicas) -> tuple[Compute, str]:
+    """For the utilisation, and what to say of it."""
+    x, y, _ = validation.records.batches(
+        "train", recipe.global_batch, validation.objective, num_steps=1
+    ).element_spec
+    is_tokens = isinstance(x, dict) and "token_ids" in x
+    flops = model_flops(model, x, y) if is_tokens else None
+    if flops is None:
+        return Compute(None, None), "The rows have no fixed length: no utilisation is measured."
+    peak = peak_flops(recipe.precision)
+    if peak is None:
+        return Compute(flops, None), "This accelerator's peak is not known: no utilisation."
+    # Logical CPUs share the one that was measured.
+    shared = len(tf.config.list_logical_devices("CPU")) if peak.is_shared else 1
+    devices = max(1, replicas // shared)
+    said = (
+        f"{flops / 1e9:,.4g} GFLOP per step; utilisation is of {devices} x "
+        f"{peak.flops / 1e9:,.4g} GFLOP/s ({peak.source})."
+    )
+    return Compute(flops, devices * peak.flops), said
 
 
 def _announce(recipe, records, model, replicas, start, run, tensorboard):

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from tfllm.data import Records
 from tfllm.data.objectives import Objective
@@ -35,11 +36,15 @@ class Validation(NamedTuple):
         Returns:
             The `loss` and the model's metrics, with what `describe` adds.
         """
-        batches = self.records.batches("validation", self.batch_size, self.objective, shuffle=False)
+        batches = self.batches()
         if max_batches:
             batches = batches.take(max_batches)
         found = model.evaluate(batches, verbose=0, return_dict=True)
         return self.describe({name: float(value) for name, value in found.items()}, "validation")
+
+    def batches(self) -> tf.data.Dataset:
+        """The rows of the split, in order."""
+        return self.records.batches("validation", self.batch_size, self.objective, shuffle=False)
 
     def describe(self, found: dict[str, float], split: str) -> dict[str, float]:
         """Adds what a loss in nats comes to.

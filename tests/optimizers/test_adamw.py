@@ -110,3 +110,33 @@ def test_it_serializes_under_its_own_name():
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(copy) is AdamW
     assert copy.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("scales", [None, 0.5])
+def test_the_norms_of_the_updates_are_those_of_what_the_step_added(scales):
+    matrix = keras.Variable(np.arange(6.0).reshape(2, 3), dtype="float32", name="matrix")
+    vector = keras.Variable(np.ones(3), dtype="float32", name="vector")
+    scales = scales and {matrix.path: scales, vector.path: 1.0}
+    rate = keras.optimizers.schedules.PolynomialDecay(0.1, 10)
+    optimizer = AdamW(rate, weight_decay=0.2, scales=scales)
+    optimizer.build([matrix, vector])
+    for step in range(3):
+        before = [variable.numpy() for variable in (matrix, vector)]
+        grads = [tf.sin(matrix.value + step), tf.cos(vector.value)]
+        optimizer.apply(grads)
+        expected = [
+            np.linalg.norm(variable.numpy() - old)
+            for variable, old in zip((matrix, vector), before, strict=True)
+        ]
+        np.testing.assert_allclose(optimizer.update_norms(), expected, rtol=2e-5)
+
+
+def test_the_norm_of_each_gradient_is_before_clipping():
+    variables = [keras.Variable(np.ones(3), dtype="float32") for _ in range(2)]
+    optimizer = AdamW(0.1, global_clipnorm=0.01)
+    optimizer.build(variables)
+    optimizer.apply_gradients(
+        [(tf.fill([3], 2.0), variables[0]), (tf.fill([3], 1.0), variables[1])]
+    )
+    np.testing.assert_allclose(optimizer.gradient_norms, [12**0.5, 3**0.5], rtol=1e-6)
+    assert optimizer.gradient_norm.numpy() == pytest.approx(15**0.5)

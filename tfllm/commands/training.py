@@ -61,15 +61,22 @@ def _prepare_words(args) -> dict[str, Any]:
 
 
 def train(args) -> dict[str, Any]:
-    from tfllm.trainers import fit, load_recipe
+    from tfllm.trainers import Watch, fit, load_recipe
+    from tfllm.trainers.watch import steps_of
 
     recipe = load_recipe(args.recipe).with_settings(args.set)
+    watch = Watch(
+        profile=steps_of(args.profile) if args.profile else None,
+        histograms=args.histograms,
+        attention_entropy=args.attention_entropy,
+    )
     return fit(
         recipe,
         data=args.data,
         run=args.run,
         strategy=args.strategy,
         accept_changes=args.accept_changes,
+        watch=watch,
     )._asdict()
 
 
@@ -178,6 +185,13 @@ def add_training(verb: Verb) -> None:
     p.add_argument("--strategy", default="auto", help="auto, one, mirrored or tpu")
     p.add_argument(
         "--accept-changes", action="store_true", help="go on by another recipe than it was begun by"
+    )
+
+    watched = p.add_argument_group("for TensorBoard")
+    watched.add_argument("--profile", metavar="FIRST:LAST", help="steps to profile, as 20:25")
+    watched.add_argument("--histograms", action="store_true", help="of the weights")
+    watched.add_argument(
+        "--attention-entropy", action="store_true", help="how spread out each layer looks"
     )
 
     p = verb(import_, "a checkpoint of Hugging Face to a preset")

@@ -50,15 +50,20 @@ def _cell_gradient(dh, dc, gates, old_c, c):
     return tf.cast(dz, gates.dtype), dc * f
 
 
+def _steps(zx):
+    """t of float[t, b, 4u]: a number where the graph knows it, so that it knows all shapes."""
+    return tf.shape(zx)[0] if zx.shape[0] is None else zx.shape[0]
+
+
 def _arrays(zx, *of):
     """One array over time per dtype and width."""
-    steps, rows = tf.shape(zx)[0], zx.shape[1:2]
+    steps, rows = _steps(zx), zx.shape[1:2]
     return [tf.TensorArray(dtype, steps, element_shape=rows + [width]) for dtype, width in of]
 
 
 def _forward(zx, multiply, h0, c0, keep):
     """`recurrence`, with a function for the recurrent product; and its gates float[t, b, 4u]."""
-    steps, units = tf.shape(zx)[0], zx.shape[-1] // 4
+    steps, units = _steps(zx), zx.shape[-1] // 4
     keep_c = tf.cast(keep, tf.float32)
 
     def step(t, h, c, hs, cs, gs):
@@ -86,7 +91,7 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
     Returns:
         h: float[t, b, u] and c: float32[t, b, u] at every position.
     """
-    steps, units = tf.shape(zx)[0], recurrent_kernel.shape[0]
+    steps, units = _steps(zx), recurrent_kernel.shape[0]
     hs, cs, gs = _forward(zx, lambda h: tf.matmul(h, recurrent_kernel), h0, c0, keep)
     keep_c = tf.cast(keep, tf.float32)
 

@@ -29,6 +29,7 @@ class AdamW(keras.optimizers.AdamW):
     Attributes:
         gradient_norm: `keras.Variable` float[], the Euclidean norm of the last step's whole
             gradient before clipping. It exists once the optimizer is built.
+        gradient_norms: The same float[n] of the gradient of each variable.
 
     Raises:
         UserError: at build time, if `gradient_accumulation_steps` is set under a strategy of
@@ -58,6 +59,12 @@ class AdamW(keras.optimizers.AdamW):
         # Every replica computes it from the same summed gradient: the first one's is the value.
         self.gradient_norm = self.add_variable(
             (), name="gradient_norm", dtype="float32", aggregation="only_first_replica"
+        )
+        self.gradient_norms = self.add_variable(
+            (len(variables),),
+            name="gradient_norms",
+            dtype="float32",
+            aggregation="only_first_replica",
         )
 
     def apply(self, grads, trainable_variables=None):
@@ -92,13 +99,36 @@ class AdamW(keras.optimizers.AdamW):
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
-        norm = tf.linalg.global_norm(grads)
+        half_squares = tf.stack([tf.nn.l2_loss(tf.cast(grad, tf.float32)) for grad in grads])
+        norm = tf.sqrt(2 * tf.reduce_sum(half_squares))
         self.gradient_norm.assign(norm)
+        self.gradient_norms.assign(tf.sqrt(2 * half_squares))
         if self.global_clipnorm:
             grads, _ = tf.clip_by_global_norm(grads, self.global_clipnorm, use_norm=norm)
         else:
             grads = super()._clip_gradients(grads)
         return list(zip(grads, variables, strict=True))
+
+    def update_norms(self) -> tf.Tensor:
+        """float32[n], the Euclidean norm of what the last step added to each variable.
+
+        Computed from the moments, which are what the step left: nothing is kept for it.
+        """
+        step = tf.cast(self.iterations.value, tf.float32)
+        rate = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(step - 1)
+        correction = tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        norms = []
+        for i, variable in enumerate(self._trainable_variables):
+            of_variable = tf.cast(rate, tf.float32) * self._scale_of_index[i]
+            mean, square = self._momentums[i].value, self._velocities[i].value
+            change = of_variable * correction * mean / (tf.sqrt(square) + self.epsilon)
+            if self._use_weight_decay(variable) and self.weight_decay:
+                decayed = of_variable * self.weight_decay
+                change += decayed * (variable.value + change) / (1 - decayed)
+            norms.append(tf.norm(change))
+        return tf.stack(norms)
 
     def get_config(self):
         return {**super().get_config(), "scales": self.scales}

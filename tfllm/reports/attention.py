@@ -4,12 +4,12 @@ import io
 import os
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfllm.errors import UserError
 from tfllm.evaluators.report import aligned
+from tfllm.models.looking import attention_blocks, attention_of_blocks
 from tfllm.reports.report import Report, number
 
 WEIGHTS_FILE = "attention.npz"
@@ -46,22 +46,11 @@ def attention_weights(model: Any, text: str) -> Attention:
         UserError: the model has no self-attention, no tokenizer, or takes fewer tokens.
     """
     backbone: Any = getattr(model, "backbone", None)
-    blocks = getattr(backbone, "encoder_blocks", None) or getattr(backbone, "blocks", None)
-    if not blocks or not hasattr(blocks[0], "attention"):
+    if not attention_blocks(backbone):
         kind = type(model if backbone is None else backbone).__name__
         raise UserError(f"{kind} has no self-attention to see: give a preset of a Transformer.")
     inputs = _inputs(model, text)
-    # What goes into each block: its hidden states, its mask and, if it has one, its bias.
-    before = keras.Model(
-        {name: backbone.input[name] for name in inputs},
-        {block.name: block.input for block in blocks},
-    )(inputs, training=False)
-    weights = []
-    for block in blocks:
-        x, mask, *bias = before[block.name]
-        read = block.attention_norm(x) if block.norm_first else x
-        of_block = block.attention.attention_weights(read, mask, bias=bias[0] if bias else None)
-        weights.append(of_block[0].numpy())
+    weights = [of_block[0].numpy() for of_block in attention_of_blocks(backbone, inputs)]
     ids = next(inputs[name] for name in inputs if name.endswith("token_ids"))[0]
     tokenizer = model.preprocessor.tokenizer
     return Attention([tokenizer.id_to_token(int(i)) for i in ids], np.stack(weights))
