@@ -27,6 +27,7 @@ class Device:
         interconnect_bytes_s: Bytes per second that it sends to its neighbours in one machine or
             pod, in one direction, over all links together.
         source: Where the numbers come from.
+        is_shared: Whether all replicas share one, as logical CPUs do.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Device:
     memory_bytes_s: float
     interconnect_bytes_s: float
     source: str
+    is_shared: bool = False
 
 
 def _tpu(name, teraflops, gigabytes, memory, interconnect, page):
@@ -135,6 +137,7 @@ def measured_cpu() -> Device:
         memory_bytes_s=copied,
         interconnect_bytes_s=copied,  # replicas on one CPU share its memory
         source="measured now",
+        is_shared=True,
     )
 
 

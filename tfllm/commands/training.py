@@ -80,6 +80,39 @@ def train(args) -> dict[str, Any]:
     )._asdict()
 
 
+def plan(args) -> dict[str, Any]:
+    from tfllm.data import Records
+    from tfllm.errors import UserError
+    from tfllm.trainers import load_recipe
+    from tfllm.trainers.devices import device_named
+    from tfllm.trainers.plan import advice, described, plan
+
+    recipe = load_recipe(args.recipe).with_settings(args.set)
+    folder = args.data or recipe.data
+    if not folder:
+        raise UserError("No data: give the folder that `tfllm prepare` wrote (--data).")
+    device, records = device_named(args.device), Records(folder)
+    found = plan(recipe, records, device, args.replicas)
+    print(described(found, recipe, device, args.replicas), end="", file=sys.stderr)
+    changes = [] if found.fits else advice(recipe, records, device, args.replicas)
+    for change in changes:
+        settings = ", ".join(f"{name}={value}" for name, value in change.items())
+        print(f"  fits with {settings}", file=sys.stderr)
+    return {"recipe": recipe.name, "device": device.name, **found._asdict(), "advice": changes}
+
+
+def runs(args) -> dict[str, Any]:
+    from tfllm.trainers.runs import compare_runs, table
+
+    rows = compare_runs(args.folders, sort=args.sort, columns=_names(args.columns))
+    print(table(rows), end="", file=sys.stderr)
+    return {"runs": rows}
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def import_(args) -> dict[str, Any]:
     from tfllm import from_huggingface
 
@@ -193,6 +226,20 @@ def add_training(verb: Verb) -> None:
     watched.add_argument(
         "--attention-entropy", action="store_true", help="how spread out each layer looks"
     )
+
+    p = verb(plan, "memory and time of a recipe on a device, on paper")
+    p.add_argument("recipe", help="name of a recipe, or a .py or .json file")
+    p.add_argument("--data", help="the folder that prepare wrote")
+    p.add_argument("--device", default="cpu", help="v4, v5e, v5p, a100, h100 or cpu (measured)")
+    p.add_argument("--replicas", type=int, default=1, metavar="N")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
+
+    p = verb(runs, "compares runs: how far they are, what they reached, how their recipes differ")
+    p.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="runs, or above them (default runs)"
+    )
+    p.add_argument("--sort", metavar="COLUMN", help="as validation_loss")
+    p.add_argument("--columns", metavar="NAMES", help="as run,steps,loss (default: all)")
 
     p = verb(import_, "a checkpoint of Hugging Face to a preset")
     p.add_argument("folder", help="with config.json, the weights and the tokenizer's files")
