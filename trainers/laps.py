@@ -16,7 +16,7 @@ class Laps:
     """
 
     def __init__(self):
-        self.seconds: collections.Counter[str] = collections.Counter()
+        self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
         self._began = time.perf_counter()
 
     def lap(self, name: str) -> None:

@@ -87,7 +87,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         return {"run": str(folder), "state": "unreadable", "reason": reason}, None
     state = "finished" if is_finished else "running" if _is_held(folder) else "stopped"
     validation = result.get("metrics") or progress.get("validation") or {}
-    machine = next((p["machine"] for p in reversed(processes(folder)) if "machine" in p), {})
+    machine: dict[str, Any] = next(
+        (p["machine"] for p in reversed(processes(folder)) if "machine" in p), {}
+    )
     row = {
         "run": str(folder),
         "state": state,

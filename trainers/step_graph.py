@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tfllm.data import Records
 from tfllm.errors import UserError
-from tfllm.layers.dropout import step_scope
 from tfllm.trainers.adapting import adapt
 from tfllm.trainers.flops import TIMES_FORWARD, UnknownSize, matmul_flops, product_flops
 from tfllm.trainers.recipe import Recipe
@@ -61,7 +60,7 @@ def step_graph(recipe: Recipe, records: Records, replicas: int = 1) -> StepGraph
         )
     objective = objective_of(recipe, records)
     with tf.Graph().as_default() as graph:
-        model = adapt(make_model(recipe, records), recipe)
+        model: Any = adapt(make_model(recipe, records), recipe)
         objective = begun_alike(objective, model)
         specs = records.batches("train", rows, objective, num_steps=1).element_spec
         x, y, weight = tf.nest.map_structure(_placeholder, specs)
@@ -72,7 +71,7 @@ def step_graph(recipe: Recipe, records: Records, replicas: int = 1) -> StepGraph
             )
         before = len(graph.get_operations())
         try:
-            with step_scope(tf.zeros([], tf.int64), recipe.seed), tf.GradientTape() as tape:
+            with tf.GradientTape() as tape:
                 losses = model.target_losses(y, model.outputs_of(x, y, training=True))
                 weighted = tf.nest.map_structure(
                     tf.multiply, losses, model.target_weights(y, weight)
