@@ -3,13 +3,11 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -175,18 +173,6 @@ def test_ctrl_c_saves_too_and_a_second_one_ends_at_once(tiny, train):
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     _, resumed = train(tiny)
     assert len(resumed) == 6
-
-
-def test_a_clock_that_is_put_back_changes_nothing(tiny, train, finished, tmp_path, monkeypatch):
-    now = itertools.count(time.time(), -3600)
-    monkeypatch.setattr(time, "time", lambda: next(now))
-    result, losses = train(tiny)
-    assert losses == finished[2]
-    assert result.tokens_per_second > 0
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
-        "step-00000004",
-        "step-00000008",
-    ]
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tiny, train, finished, tmp_path):
