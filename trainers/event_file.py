@@ -32,15 +32,20 @@ class EventFile:
         """Inside `with`, what `tf.summary` is given is a point of the step."""
         if self._writer is None:
             self._open()
-        if self._writer is None:  # `tf.summary` then does nothing
-            yield
-            return
-        try:
-            with self._writer.as_default(step):
+        if self._writer is None:
+            with tf.summary.record_if(False):
                 yield
-            self._writer.flush()
-        except tf.errors.OpError as error:
-            self._lose(error)
+            return
+        with self._writer.as_default(step):
+            try:
+                yield
+                self._writer.flush()
+            except tf.errors.OpError as error:
+                # TensorFlow flushes again as it leaves, and stays inside if that fails; a writer
+                # that is closed it leaves alone.
+                with contextlib.suppress(tf.errors.OpError):
+                    self._writer.close()
+                self._lose(error)
 
     def _open(self):
         if self._pause:

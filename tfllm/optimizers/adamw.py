@@ -102,7 +102,14 @@ class AdamW(keras.optimizers.AdamW):
         half_squares = tf.stack([tf.nn.l2_loss(tf.cast(grad, tf.float32)) for grad in grads])
         norm = tf.sqrt(2 * tf.reduce_sum(half_squares))
         self.gradient_norm.assign(norm)
-        self.gradient_norms.assign(tf.sqrt(2 * half_squares))
+        places = [self._get_variable_index(variable) for variable in variables]
+        self.gradient_norms.assign(
+            tf.tensor_scatter_nd_update(
+                tf.zeros_like(self.gradient_norms.value),  # of those without a gradient
+                tf.constant(places)[:, None],
+                tf.sqrt(2 * half_squares),
+            )
+        )
         if self.global_clipnorm:
             grads, _ = tf.clip_by_global_norm(grads, self.global_clipnorm, use_norm=norm)
         else:
