@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: quickstart test dev lint types parity compatibility dist clean
+.PHONY: quickstart test dev lint types parity compatibility tpu-compile dist clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/tfllm quickstart
@@ -32,11 +32,19 @@ parity: dev
 compatibility:
 	$(MAKE) test VENV=.venv-2.20 CONSTRAINTS="tensorflow==2.20.* tensorflow-text==2.20.*"
 
+# The training step of every kind of recipe through the compiler of a TPU, without one: the memory
+# that each needs. jax and libtpu have an environment of their own; nothing else here uses them.
+tpu-compile: $(INSTALLED)
+	test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install -q --disable-pip-version-check "jax>=0.10.2,<0.11" "libtpu>=0.0.52,<0.1"
+	$(BIN)/python benchmarks/tpu_steps.py build/tpu
+	.venv-tpu/bin/python benchmarks/tpu_compile.py build/tpu
+
 dist: dev
 	$(BIN)/python -m pip wheel -q --no-deps -w dist .
 
 clean:
-	rm -rf .venv .venv-2.20 build dist *.egg-info quickstart
+	rm -rf .venv .venv-2.20 .venv-tpu build dist *.egg-info quickstart
 
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -103,6 +103,12 @@ def test_the_python_of_the_guide_to_training_runs(capsys):
     assert "pair_accuracy" in out
 
 
+def test_the_python_of_the_guide_to_scaling_runs(capsys):
+    (block,) = blocks("python", "scaling.md")
+    exec(compile(block, "scaling.md", "exec"), {})
+    assert capsys.readouterr().out == "AdamW\n"
+
+
 @pytest.mark.usefixtures("folder")
 def test_the_guide_to_evaluation_runs(capsys):
     Path("films.tsv").write_text("review\tlabel\na very good film\tglad\nbad\tsad\n")

@@ -2,7 +2,7 @@
 
 from tfllm.trainers.fit import Result, fit
 from tfllm.trainers.recipe import Adaptation, Optimizer, Recipe, load_recipe, recipe_names
-from tfllm.trainers.strategy import make_strategy
+from tfllm.trainers.strategy import is_chief, make_strategy
 from tfllm.trainers.watch import Watch
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Result",
     "Watch",
     "fit",
+    "is_chief",
     "load_recipe",
     "make_strategy",
     "recipe_names",

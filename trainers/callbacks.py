@@ -1,6 +1,7 @@
 """What happens around the steps of a run, as Keras callbacks."""
 
 import functools
+import itertools
 import math
 import signal
 import textwrap
@@ -21,10 +22,12 @@ from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.saying import reason, say
 from tfllm.trainers.validation import Validation
 from tfllm.trainers.watch import Watch
+from tfllm.trainers.workers import Workers
 from tfllm.trainers.writing import Writer
 
 SAMPLE_TOKENS = 48
 SAMPLE_TEMPERATURE = 0.8
+_SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -50,14 +53,20 @@ class StopOnNaN(keras.callbacks.Callback):
 class StopOnSignal(keras.callbacks.Callback):
     """Inside `with`, a SIGTERM or a SIGINT (Ctrl-C) ends the run after the step that it met.
 
-    Another SIGTERM changes nothing; another Ctrl-C ends the process at once.
+    Another SIGTERM changes nothing; another Ctrl-C ends the process at once. A signal to one worker
+    ends all after the same step, as does what came before in the list of callbacks.
+
+    Args:
+        workers: Of the run.
 
     Attributes:
-        asked: The number of the signal that came; 0 = none.
+        asked: The number of the signal that ended the run; 0 = none.
     """
 
-    def __init__(self):
+    def __init__(self, workers: Workers):
         super().__init__()
+        self.workers = workers
+        self._came = 0
         self.asked = 0
 
     def __enter__(self):
@@ -76,11 +85,13 @@ class StopOnSignal(keras.callbacks.Callback):
         if number == signal.SIGINT:
             # The system's own handler from now on: the next one raises KeyboardInterrupt.
             signal.signal(number, signal.default_int_handler)
-        self.asked = self.asked or number
+        self._came = self._came or number
 
     def on_train_batch_end(self, *_, **__):
-        if self.asked:
-            self.model.stop_training = True
+        came = [self._came == number for number in _SIGNALS]
+        *asked, stop = self.workers.any(*came, self.model.stop_training)
+        self.asked = next(itertools.compress(_SIGNALS, asked), 0)
+        self.model.stop_training = stop or self.asked > 0
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

@@ -15,12 +15,11 @@ import tensorflow as tf
 from tfllm.aside import make_folder
 from tfllm.data import Records
 from tfllm.errors import UserError
-from tfllm.optimizers import AdamW
 from tfllm.trainers import callbacks as own
 from tfllm.trainers import run_folder
-from tfllm.trainers.adapting import adapt, scales
 from tfllm.trainers.averaging import use_averages
 from tfllm.trainers.checkpoints import Checkpoints
+from tfllm.trainers.compiled import compiled_model, pad_to_one_length, schedule_of
 from tfllm.trainers.devices import peak_flops
 from tfllm.trainers.early_stopping import BestWeights
 from tfllm.trainers.flops import model_flops
@@ -29,11 +28,11 @@ from tfllm.trainers.laps import Lap, Laps, Waiting
 from tfllm.trainers.monitor import Compute, Monitor, steps_done
 from tfllm.trainers.profiling import Profile
 from tfllm.trainers.recipe import Recipe
-from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.strategy import make_strategy
-from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
+from tfllm.trainers.tasks import begun_alike, objective_of
 from tfllm.trainers.validation import Validation
 from tfllm.trainers.watch import Watch
+from tfllm.trainers.workers import Workers
 from tfllm.trainers.writing import Writer
 
 
@@ -93,14 +92,15 @@ def fit(
         accept_changes: Whether a run that was begun by another recipe may go on by this one, where
             it has the same variables; changes.json in its folder says what changed after which
             step.
-        callbacks: Called after the run's own ones.
+        callbacks: Called after the run's own ones. Of several workers each calls them; they must
+            not stop one alone.
         watch: What is looked at beside the usual numbers; None = nothing.
 
     Raises:
         UserError: if the recipe, the data, the strategy and the run's folder do not fit together,
             or another process trains in that folder.
         Failure: if the loss or the gradient is no longer a finite number, if no checkpoint can be
-            read, or if the last one cannot be written.
+            read, if the last one cannot be written, or if another worker of the run is gone.
         SystemExit: after a SIGTERM or a SIGINT.
     """
     recipe = dataclasses.replace(recipe, data=str(data)) if data else recipe
@@ -108,38 +108,41 @@ def fit(
     tensorboard = Path(tensorboard or Path("tensorboard_logs") / run.name)
 
     distribution = make_strategy(strategy)
+    workers = Workers(distribution)
     records = _records(recipe, distribution.num_replicas_in_sync)
+    watch = watch or Watch()
 
-    with run_folder.open_run(run, recipe, records.meta, accept_changes=accept_changes):
-        return _train(recipe, records, distribution, run, tensorboard, callbacks, watch or Watch())
+    with (
+        workers.loss_told(),
+        workers.folders(run, tensorboard) as (run, tensorboard),
+        run_folder.open_run(run, recipe, records.meta, accept_changes=accept_changes),
+    ):
+        result = _train(recipe, records, workers, run, tensorboard, callbacks, watch)
+        return Result(*workers.chiefs(result))
 
 
-def _train(recipe, records, distribution, run, tensorboard, callbacks, watch):  # noqa: PLR0913
-    """Goes on to the end of a run that this process has open."""
+def _train(recipe, records, workers, run, tensorboard, callbacks, watch):  # noqa: PLR0913
+    """Goes on to the end of a run that this process has open. Only the chief's result counts."""
     # Where the weights come from, the first that there is:
     # 1. the finished run, 2. its newest checkpoint that can be read, 3. the recipe's seed.
-    if (run / run_folder.PRESET).exists():
+    if workers.chiefs((run / run_folder.PRESET).exists()):
         print(f"{run} is finished: nothing to do. Another --run trains again.", file=sys.stderr)
-        return _result(run, tensorboard)
+        return _result(run, tensorboard) if workers.is_chief else None
     make_folder(tensorboard)
     keras.utils.set_random_seed(recipe.seed)
-    schedule = _schedule(recipe)
+    schedule = schedule_of(recipe)
+    distribution = workers.strategy
     objective = objective_of(recipe, records)
     with distribution.scope():
-        model = adapt(make_model(recipe, records), recipe)
+        model = compiled_model(recipe, records, schedule)
         _require_writer(recipe, model)
-        _pad_for(distribution, model)
-        model.compile(
-            _optimizer(recipe, schedule, model),
-            weighted_metrics=TRAININGS[recipe.task].metrics() or None,
-            microbatches=recipe.microbatches,
-            label_smoothing=recipe.label_smoothing,
-            jit_compile=False,
-        )
-        model.optimizer.build(model.trainable_variables)
+        if isinstance(distribution, tf.distribute.TPUStrategy):
+            pad_to_one_length(model)
     objective = begun_alike(objective, model)
     checkpoints = Checkpoints(run / run_folder.CHECKPOINTS, model, recipe.keep_checkpoints)
-    start = checkpoints.restore()
+    start = workers.chiefs(checkpoints.restore())
+    if start:
+        workers.take_state([*model.variables, *model.optimizer.variables])
 
     held_out = records.num_rows("validation") > 0
     writer = Writer()
@@ -147,8 +150,9 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks, watch):  
     validation = Validation(records, objective, recipe.global_batch)
     replicas = distribution.num_replicas_in_sync
     compute, of_peak = _compute(recipe, model, validation, replicas)
-    _announce(recipe, records, model, replicas, start, run, tensorboard)
-    print(of_peak, file=sys.stderr)
+    if workers.is_chief:
+        _announce(recipe, records, model, replicas, start, run, tensorboard)
+        print(of_peak, file=sys.stderr)
     write_recipe(tensorboard, recipe)
     batches = records.batches(
         "train",
@@ -161,8 +165,8 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks, watch):  
     laps, waiting = Laps(), Waiting()
     monitor = Monitor(recipe, validation, schedule, tensorboard, run, compute, laps, waiting)
     validate = own.Validate(recipe, validation, tensorboard, best, monitor, watch)
-    with own.StopOnSignal() as signals, writer:
-        if start < recipe.steps and not (best and best.is_over(start)):
+    with own.StopOnSignal(workers) as signals, writer:
+        if start < recipe.steps and not workers.chiefs(best is not None and best.is_over(start)):
             model.fit(
                 waiting.measured(batches),
                 shuffle=False,
@@ -190,6 +194,7 @@ def _train(recipe, records, distribution, run, tensorboard, callbacks, watch):  
         )
     use_averages(model)  # as `fit` did, if there were steps left
     best_step = best.restore(done) if best else done
+    workers.take_state(model.variables)
     reached = validation.measure(model) if held_out else {}
     numbers = {
         "steps": done,
@@ -226,27 +231,6 @@ def _result(run: Path, tensorboard: Path) -> Result:
     return Result(run=str(run), preset=str(preset), tensorboard=str(tensorboard), **numbers)
 
 
-def _schedule(recipe: Recipe) -> WarmupCosine:
-    settings = recipe.optimizer
-    return WarmupCosine(
-        settings.peak_learning_rate, settings.warmup_steps, recipe.steps, settings.final_fraction
-    )
-
-
-def _optimizer(recipe: Recipe, schedule: WarmupCosine, model) -> AdamW:
-    settings = recipe.optimizer
-    return AdamW(
-        schedule,
-        weight_decay=settings.weight_decay,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        global_clipnorm=settings.clip_norm or None,
-        scales=scales(model, recipe),
-        use_ema=recipe.ema > 0,
-        ema_momentum=recipe.ema,
-    )
-
-
 def _best(recipe: Recipe, held_out: bool, model, checkpoints, folder, writer) -> BestWeights | None:
     if not recipe.patience:
         return None
@@ -263,14 +247,6 @@ def _require_writer(recipe: Recipe, model) -> None:
         raise UserError(
             f"sample_prompts are for models that write: a {type(model).__name__} does not."
         )
-
-
-def _pad_for(distribution: tf.distribute.Strategy, model) -> None:
-    """Gives the rows of texts one length where every new shape would be compiled anew."""
-    if isinstance(distribution, tf.distribute.TPUStrategy) and hasattr(
-        model.preprocessor, "padding"
-    ):
-        model.preprocessor.padding = "max_length"
 
 
 def _compute(recipe, model, validation, replicas) -> tuple[Compute, str]:

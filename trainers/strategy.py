@@ -1,7 +1,9 @@
-"""Where a run computes: one device, the GPUs of the machine, its logical CPUs, or a TPU."""
+"""Where a run computes: one device, several of the machine, several machines, or a TPU."""
 
 import functools
+import json
 import os
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,6 +11,7 @@ import tensorflow as tf
 from tfllm.errors import UserError
 
 LOGICAL_CPUS = "TFLLM_LOGICAL_CPUS"
+CLUSTER = "TF_CONFIG"
 
 
 def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
@@ -19,8 +22,12 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
             `one`: the first GPU, else the CPU.
             `mirrored`: every GPU; without any, every logical CPU. The environment variable
                 `TFLLM_LOGICAL_CPUS=2` splits the CPU in two, if TensorFlow has not started yet.
+            `multiworker`: the devices of several processes that run the same program. Each is told
+                of all by the environment variable `TF_CONFIG`, in TensorFlow's own form, and waits
+                here until all are there. It has to be the first thing that TensorFlow does.
             `tpu`: the TPU of this machine, or the one that `TPU_NAME` names.
-            `auto`: `tpu` if there is one, `mirrored` if there are several GPUs, else `one`.
+            `auto`: `tpu` if there is one, `multiworker` if `TF_CONFIG` names several workers,
+                `mirrored` if there are several GPUs, else `one`.
 
     Raises:
         UserError: for another name, for hardware that is not there, and when a
@@ -41,6 +48,8 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 def _choose() -> str:
     if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
         return "tpu"
+    if CLUSTER in os.environ and len(_workers(_cluster())) > 1:
+        return "multiworker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one"
 
 
@@ -87,6 +96,60 @@ def _split_cpu(count: str) -> None:
         ) from None
 
 
+@functools.cache  # its servers cannot be started twice
+def _multiworker() -> tf.distribute.Strategy:
+    cluster = _cluster()
+    task = cluster.get("task", {})
+    if not _workers(cluster) or (task.get("type"), task.get("index")) not in _workers(cluster):
+        raise UserError(
+            f"{CLUSTER} must name the workers and which of them this process is, "
+            f"{_EXAMPLE}: got {os.environ[CLUSTER]}"
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise UserError(
+            "The strategy multiworker comes too late: TensorFlow already runs. Make it before the "
+            "first tensor of the process."
+        ) from None
+
+
+_EXAMPLE = (
+    'as in {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+
+
+def _cluster() -> dict[str, Any]:
+    if CLUSTER not in os.environ:
+        raise UserError(f"strategy multiworker needs {CLUSTER}, {_EXAMPLE}.")
+    try:
+        found = json.loads(os.environ[CLUSTER])
+    except ValueError as error:
+        raise UserError(f"{CLUSTER} must be JSON, {_EXAMPLE}: {error}.") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _workers(cluster: dict[str, Any]) -> list[tuple[str, int]]:
+    """The (type, index) of each, the chief first."""
+    jobs = cluster.get("cluster", {})
+    return [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
+
+
+def is_chief(name: str) -> bool:
+    """Whether this process speaks for its run, which it does unless it is one of many workers.
+
+    Args:
+        name: The strategy, as of `make_strategy`.
+    """
+    if name not in ("auto", "multiworker") or CLUSTER not in os.environ:
+        return True
+    task = _cluster().get("task", {})
+    return [(task.get("type"), task.get("index"))] == _workers(_cluster())[:1]
+
+
 def _tpu() -> tf.distribute.Strategy:
     address = os.environ.get("TPU_NAME", "local")  # "local" on the virtual machine of a TPU
     try:
@@ -103,4 +166,4 @@ def _tpu() -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-_STRATEGIES = {"one": _one, "mirrored": _mirrored, "tpu": _tpu}
+_STRATEGIES = {"one": _one, "mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}

@@ -1,5 +1,6 @@
 """The choice of a strategy and what is refused."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfllm.errors import UserError
-from tfllm.trainers.strategy import make_strategy
+from tfllm.trainers.strategy import is_chief, make_strategy
 
 
 def test_auto_on_a_machine_without_accelerators_is_one_device():
@@ -23,7 +24,9 @@ def test_mirrored_without_gpus_takes_the_logical_cpus():
 
 
 def test_an_unknown_name_is_refused_with_the_choices():
-    with pytest.raises(UserError, match="must be auto, one, mirrored, tpu: got 'miror'"):
+    with pytest.raises(
+        UserError, match="must be auto, one, mirrored, multiworker, tpu: got 'miror'"
+    ):
         make_strategy("miror")
 
 
@@ -31,6 +34,55 @@ def test_a_missing_tpu_is_said_with_its_address(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "local")
     with pytest.raises(UserError, match=r"No TPU at 'local' \(TPUs not found"):
         make_strategy("auto")
+
+
+WORKERS = ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def told(cluster, **task):
+    return json.dumps({"cluster": cluster, "task": task})
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (None, "multiworker needs TF_CONFIG, as in {"),
+        ("workers", "TF_CONFIG must be JSON, as in {.*: Expecting value"),
+        (told({}), "must name the workers and which of them this process is"),
+        (told({"worker": WORKERS}, type="worker", index=2), "which of them this process is.*: got"),
+        (told({"worker": WORKERS}, type="evaluator", index=0), "which of them this process is"),
+        (told({"worker": WORKERS}, type="worker", index=0), "multiworker comes too late: Tens"),
+    ],
+)
+def test_several_workers_that_are_not_told_of_each_other_are_refused(monkeypatch, told, words):
+    tf.zeros(1)
+    if told is not None:
+        monkeypatch.setenv("TF_CONFIG", told)
+    with pytest.raises(UserError, match=words):
+        make_strategy("multiworker")
+
+
+def test_auto_takes_several_workers_and_leaves_one_alone(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", told({"worker": WORKERS[:1]}, type="worker", index=0))
+    assert make_strategy("auto") is tf.distribute.get_strategy()
+    monkeypatch.setenv("TF_CONFIG", told({"worker": WORKERS}, type="worker", index=0))
+    with pytest.raises(UserError, match="multiworker comes too late"):
+        make_strategy("auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "cluster", "task", "speaks"),
+    [
+        ("auto", {"worker": WORKERS}, ("worker", 0), True),
+        ("auto", {"worker": WORKERS}, ("worker", 1), False),
+        ("one", {"worker": WORKERS}, ("worker", 1), True),
+        ("multiworker", {"chief": WORKERS[:1], "worker": WORKERS[1:]}, ("chief", 0), True),
+        ("multiworker", {"chief": WORKERS[:1], "worker": WORKERS[1:]}, ("worker", 0), False),
+    ],
+)
+def test_one_process_of_a_run_speaks_for_it(monkeypatch, name, cluster, task, speaks):
+    monkeypatch.setenv("TF_CONFIG", told(cluster, type=task[0], index=task[1]))
+    assert is_chief(name) is speaks
 
 
 def test_a_keras_distribution_is_refused():

@@ -60,8 +60,8 @@ def _prepare_words(args) -> dict[str, Any]:
     )
 
 
-def train(args) -> dict[str, Any]:
-    from tfllm.trainers import Watch, fit, load_recipe
+def train(args) -> dict[str, Any] | None:
+    from tfllm.trainers import Watch, fit, is_chief, load_recipe
     from tfllm.trainers.watch import steps_of
 
     recipe = load_recipe(args.recipe).with_settings(args.set)
@@ -70,14 +70,15 @@ def train(args) -> dict[str, Any]:
         histograms=args.histograms,
         attention_entropy=args.attention_entropy,
     )
-    return fit(
+    result = fit(
         recipe,
         data=args.data,
         run=args.run,
         strategy=args.strategy,
         accept_changes=args.accept_changes,
         watch=watch,
-    )._asdict()
+    )
+    return result._asdict() if is_chief(args.strategy) else None
 
 
 def plan(args) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def add_training(verb: Verb) -> None:
     p.add_argument("--data", help="the folder that prepare wrote")
     p.add_argument("--run", help="the run's folder (default runs/NAME)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
-    p.add_argument("--strategy", default="auto", help="auto, one, mirrored or tpu")
+    p.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
     p.add_argument(
         "--accept-changes", action="store_true", help="go on by another recipe than it was begun by"
     )

@@ -150,7 +150,12 @@ class Records:
         steps = tf.data.Dataset.counter(start_step)
         if num_steps is not None:
             steps = steps.take(num_steps)
-        return steps.map(batch).prefetch(tf.data.AUTOTUNE)
+        # Of several workers each takes its rows of the same batch.
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        return steps.map(batch).prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _parse(self, serialized) -> dict[str, tf.Tensor]:
         """The columns of string[b] Examples: [b] each, or [b, n] of n values."""

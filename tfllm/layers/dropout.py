@@ -20,27 +20,35 @@ _WORDS_PER_COUNT = 4  # one Philox counter yields four 32-bit numbers
 
 
 class _Step:
-    def __init__(self, step, seed: int, part, num_parts: int):
+    def __init__(self, step, seed: int, rows):
         self.seed = tf.stack([tf.cast(step, tf.int64), tf.constant(seed, tf.int64)])
-        self.part = tf.cast(part, tf.int64)
-        self.num_parts = num_parts
+        self.rows = rows
         self.num_draws = 0
+
+    def rows_before(self, rows):
+        """int64 scalar, of the global batch: those before the `rows` that are drawn for."""
+        if self.rows is None:
+            return tf.cast(_replica(), tf.int64) * rows
+        first, number = (tf.cast(number, tf.int64) for number in self.rows)
+        return first * (rows // tf.maximum(number, 1))  # a pair of texts is two rows of one
+
+
+def _replica():
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 @contextlib.contextmanager
-def step_scope(
-    step: tf.Tensor, seed: int = 0, part: int | tf.Tensor = 0, num_parts: int = 1
-) -> Iterator[None]:
+def step_scope(step: tf.Tensor, seed: int = 0, rows: tuple | None = None) -> Iterator[None]:
     """Within it, every `Dropout` is seeded by the step and by its place in the order of draws.
 
     Args:
         step: int scalar, the optimizer's step.
         seed: The run's seed.
-        part: int scalar, which part of this replica's rows is computed, from 0.
-        num_parts: Of so many equal ones.
+        rows: Two int scalars, which rows of the global batch are computed: the first and how many.
+            None means an equal share of it per replica.
     """
     outer = getattr(_scope, "current", None)
-    _scope.current = _Step(step, seed, part, num_parts)
+    _scope.current = _Step(step, seed, rows)
     try:
         yield
     finally:
@@ -57,9 +65,7 @@ def _uniform_by_global_row(shape: tf.Tensor, row_size, current: _Step) -> tf.Ten
     )
     current.num_draws += 1
     drawn = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-    before = (replica * current.num_parts + current.part) * rows
-    skipped = tf.cast(before * padded // _WORDS_PER_COUNT, tf.uint64)
+    skipped = tf.cast(current.rows_before(rows) * padded // _WORDS_PER_COUNT, tf.uint64)
     numbers = tf.raw_ops.StatelessRandomUniformV2(
         shape=tf.stack([rows, padded]),
         key=drawn.key,

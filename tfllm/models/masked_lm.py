@@ -11,10 +11,12 @@ from tfllm.calls import MaskedLMCalls
 from tfllm.errors import UserError
 from tfllm.layers import Linear, step_scope, uniform_of_step
 from tfllm.models.bert import bert_initializer
+from tfllm.models.distributed_fit import place_of_rows
 from tfllm.models.encoder_inputs import encoder_inputs
 from tfllm.models.encoder_task import EncoderTask
 from tfllm.models.masked_lm_head import MaskedLMHead, OutputBias, Perplexity
 from tfllm.models.masked_lm_text import MaskedLMText
+from tfllm.models.microbatches import num_rows
 from tfllm.models.task import cross_entropy
 from tfllm.tokenizers.masking import Masking, mask
 
@@ -158,16 +160,10 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
         return self._shown(super().test_step(data), data)
 
     def _shown(self, logs, data):
-        """What is shown of a step: means over all replicas, of pairs only where there were any."""
+        """What is shown of a step: of pairs only where there were any."""
         _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        for metric in (self.masked_perplexity, self.masked_accuracy, self.pair_accuracy):
-            if metric is self.pair_accuracy and not isinstance(y, dict):
-                logs.pop("pair_accuracy", None)
-                continue
-            # Keras would show the plain mean of the replicas' means.
-            sums = [tf.convert_to_tensor(metric.total), tf.convert_to_tensor(metric.count)]
-            mean = tf.math.divide_no_nan(*self._summed_over_replicas(sums))
-            logs[metric.name] = tf.exp(mean) if metric is self.masked_perplexity else mean
+        if not isinstance(y, dict):
+            logs.pop("pair_accuracy", None)
         return logs
 
     def _masked_anew(self, data):
@@ -176,7 +172,9 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
         if _BEFORE not in x:
             return data
         x = {**x, "token_ids": x[_BEFORE]}
-        with step_scope(self.optimizer.iterations, self.seed + _SALT):
+        rows = num_rows((x, weight))
+        first_row, _ = place_of_rows(rows)
+        with step_scope(self.optimizer.iterations, self.seed + _SALT, (first_row, rows)):
             x, y, masked = mask(
                 x, self._tokenizer(), self.masking, lambda shape, _: uniform_of_step(shape)
             )

@@ -5,13 +5,21 @@ import tensorflow as tf
 
 from tfllm.errors import UserError
 from tfllm.layers.dropout import step_scope
+from tfllm.models.distributed_fit import (
+    DistributedFit,
+    finite_on_all_replicas,
+    place_of_rows,
+    require_equal_parts,
+    require_right_under,
+    summed_over_replicas,
+)
 from tfllm.models.lora_merging import merged
-from tfllm.models.microbatches import accumulate
+from tfllm.models.microbatches import accumulate, num_rows
 from tfllm.models.presets import compute_in_float32, require_preset, save_aside
 from tfllm.models.text_task import TextTask
 
 
-class Task(TextTask):
+class Task(DistributedFit, TextTask):
     """Mixed in before a task class of KerasHub.
 
     Trains with plain `compile` and `fit`. With `loss="auto"` the loss is the mean over all
@@ -58,7 +66,7 @@ class Task(TextTask):
 
         Raises:
             UserError: `microbatches` or `label_smoothing` is out of range, or comes with another
-                loss.
+                loss; or a setting is wrong under the model's strategy, see `distributed_fit`.
 
         Source:
             Label smoothing: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
@@ -73,8 +81,18 @@ class Task(TextTask):
             raise UserError('microbatches and label_smoothing need loss="auto", the task\'s own.')
         self.microbatches = microbatches
         self.label_smoothing = label_smoothing
+        optimizer = keras.optimizers.get(
+            keras.optimizers.Adam(2e-5) if optimizer == "auto" else optimizer
+        )
+        require_right_under(
+            self.distribute_strategy,
+            optimizer,
+            loss,
+            jit_compile=kwargs.get("jit_compile", "auto"),
+            steps_per_execution=kwargs.get("steps_per_execution", 1),
+        )
         super().compile(
-            optimizer=keras.optimizers.Adam(2e-5) if optimizer == "auto" else optimizer,
+            optimizer=optimizer,
             loss=None if loss == "auto" else loss,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
@@ -133,15 +151,20 @@ class Task(TextTask):
 
     def train_step(self, data):
         if not self._own_loss:
+            require_equal_parts(num_rows(data))
             with step_scope(self.optimizer.iterations, self.seed):
-                return super().train_step(data)
+                super().train_step(data)
+            return self.metrics_of_all_replicas()
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.target_weights(y, weight)
-        counts = self._summed_over_replicas(_sums(weights))
+        counts = summed_over_replicas(_sums(weights))
+        first_row, _ = place_of_rows(num_rows((x, y, weight, weights)))
 
-        def gradients(part, x, y, weight, weights):
+        def gradients(rows_before, *data):
+            x, y, weight, weights = data
+            rows = first_row + rows_before, num_rows(data)
             with (
-                step_scope(self.optimizer.iterations, self.seed, part, self.microbatches),
+                step_scope(self.optimizer.iterations, self.seed, rows),
                 tf.GradientTape() as tape,
             ):
                 outputs = self.outputs_of(x, y, training=True)
@@ -152,16 +175,16 @@ class Task(TextTask):
             self.compute_metrics(x, y, outputs, sample_weight=weight)
             return tape.gradient(scaled, self.trainable_weights), sums
 
-        found, sums = accumulate(
-            gradients, (x, y, weight, weights), self.microbatches, self.trainable_weights
-        )
+        found, sums = accumulate(gradients, (x, y, weight, weights), self.microbatches)
+        found = finite_on_all_replicas(found, self.optimizer)
         self.optimizer.apply_gradients(zip(found, self.trainable_weights, strict=True))
         self._log_loss(sums, counts)
-        return self.get_metrics_result()
+        return self.metrics_of_all_replicas()
 
     def test_step(self, data):
         if not self._own_loss:
-            return super().test_step(data)
+            super().test_step(data)
+            return self.metrics_of_all_replicas()
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.target_weights(y, weight)
         outputs = self.outputs_of(x, y, training=False)
@@ -169,19 +192,13 @@ class Task(TextTask):
         self.compute_metrics(x, y, outputs, sample_weight=weight)
         self._log_loss(
             _sums(tf.nest.map_structure(tf.multiply, losses, weights)),
-            self._summed_over_replicas(_sums(weights)),
+            summed_over_replicas(_sums(weights)),
         )
-        return self.get_metrics_result()
-
-    def _summed_over_replicas(self, values):
-        replicas = tf.distribute.get_replica_context()
-        if replicas is not None and replicas.num_replicas_in_sync > 1:
-            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, values)
-        return values
+        return self.metrics_of_all_replicas()
 
     def _log_loss(self, sums, counts):
         """The global means on each replica: Keras logs the plain mean of what the replicas show."""
-        means = map(tf.math.divide_no_nan, self._summed_over_replicas(sums), counts)
+        means = map(tf.math.divide_no_nan, summed_over_replicas(sums), counts)
         self._mean_loss.update_state(tf.add_n(list(means)), counts[0])
 
     # Presets
@@ -237,6 +254,8 @@ class Task(TextTask):
 
 def cross_entropy(y, logits, label_smoothing=0.0) -> tf.Tensor:
     """float32[...], of int32[...] under float32[..., c], in nats."""
+    # A loop forgets the sizes; TensorFlow would assert them on the host, which no TPU can.
+    logits = tf.ensure_shape(logits, y.shape.concatenate(logits.shape[-1:]))
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
     if not label_smoothing:
         return loss

@@ -12,7 +12,9 @@ from tfllm import contract
 from tfllm.calls import EmbedderCalls
 from tfllm.errors import UserError
 from tfllm.layers import Linear, activation_of
+from tfllm.models.distributed_fit import place_of_rows, summed_over_replicas
 from tfllm.models.encoder_task import EncoderTask, EncoderText, one_per_row
+from tfllm.models.microbatches import num_rows
 from tfllm.models.pooling import POOLINGS, Pooling
 from tfllm.models.task import require_no_smoothing
 
@@ -156,16 +158,11 @@ class TextEmbedder(EncoderTask, EmbedderCalls, keras_hub.models.TextEmbedder):
 
 
 def _of_all_replicas(x):
-    """float32[r * b, d], the rows of all r replicas; and int32, where this one's b begin."""
-    context = tf.distribute.get_replica_context()
-    replicas = 1 if context is None else context.num_replicas_in_sync
-    if replicas == 1:
-        return x, 0
-    rows, here = tf.shape(x)[0], context.replica_id_in_sync_group
+    """float32[n, d], the rows of all replicas; and int32, where this one's begin."""
+    rows = num_rows(x)
+    begin, total = place_of_rows(rows)
     # A sum of rows in their places and zeros: its gradient is right under every strategy.
-    mine = tf.one_hot(here, replicas, dtype=x.dtype)[:, None, None]
-    placed = tf.reshape(mine * x[None], tf.stack([replicas * rows, x.shape[-1]]))
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, placed), here * rows
+    return summed_over_replicas(tf.pad(x, [[begin, total - begin - rows], [0, 0]])), begin
 
 
 class EmbedderText(EncoderText):

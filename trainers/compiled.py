@@ -1,0 +1,94 @@
+"""The model of a recipe, ready to train, and its whole step as one function that XLA compiles."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tfllm.data import Records
+from tfllm.models import Task
+from tfllm.optimizers import AdamW
+from tfllm.trainers.adapting import adapt, scales
+from tfllm.trainers.recipe import Recipe
+from tfllm.trainers.schedules import WarmupCosine
+from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
+
+
+def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> Task:
+    """The model of a recipe, compiled with its built optimizer.
+
+    Args:
+        recipe: What to train.
+        records: On what.
+        schedule: The learning rate.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    model = adapt(make_model(recipe, records), recipe)
+    settings = recipe.optimizer
+    optimizer = AdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        global_clipnorm=settings.clip_norm or None,
+        scales=scales(model, recipe),
+        use_ema=recipe.ema > 0,
+        ema_momentum=recipe.ema,
+    )
+    model.compile(
+        optimizer,
+        weighted_metrics=TRAININGS[recipe.task].metrics() or None,
+        microbatches=recipe.microbatches,
+        label_smoothing=recipe.label_smoothing,
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def schedule_of(recipe: Recipe) -> WarmupCosine:
+    """The learning rate of a recipe."""
+    settings = recipe.optimizer
+    return WarmupCosine(
+        settings.peak_learning_rate, settings.warmup_steps, recipe.steps, settings.final_fraction
+    )
+
+
+def pad_to_one_length(model: Task) -> None:
+    """Gives the rows of texts one length, for devices that compile every new shape anew."""
+    if hasattr(model.preprocessor, "padding"):
+        model.preprocessor.padding = "max_length"
+
+
+def whole_step(recipe: Recipe, records: Records) -> tuple[Callable, list[tf.Tensor]]:
+    """A step of `fit` as a TPU runs it: forward, backward, clipping and update in one program.
+
+    Args:
+        recipe: What to train.
+        records: On what.
+
+    Returns:
+        A `tf.function` that XLA compiles, and the tensors of a first batch to call it with.
+
+    Raises:
+        UserError: as of `compiled_model`.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    model = compiled_model(recipe, records, schedule_of(recipe))
+    pad_to_one_length(model)
+    objective = begun_alike(objective_of(recipe, records), model)
+    batches = records.batches("train", recipe.global_batch, objective, num_steps=1)
+    model.fit(batches, verbose=0)  # Keras makes its metrics in the first step
+    (batch,) = batches.map(model.preprocess_samples)
+    tensors = [tensor for tensor in tf.nest.flatten(batch) if tensor is not None]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step(*tensors):
+        given = iter(tensors)
+        return model.train_step(
+            tf.nest.map_structure(lambda t: t if t is None else next(given), batch)
+        )
+
+    return step, tensors
