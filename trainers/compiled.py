@@ -1,6 +1,7 @@
 """The model of a recipe, ready to train, and its whole step as one function that XLA compiles."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,7 +15,7 @@ from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
 
 
-def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> Task:
+def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> Any:
     """The model of a recipe, compiled with its built optimizer.
 
     Args:
@@ -25,7 +26,7 @@ def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> 
     Raises:
         UserError: they do not fit together.
     """
-    model = adapt(make_model(recipe, records), recipe)
+    model: Any = adapt(make_model(recipe, records), recipe)
     settings = recipe.optimizer
     optimizer = AdamW(
         schedule,

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -166,4 +167,9 @@ def _tpu() -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-_STRATEGIES = {"one": _one, "mirrored": _mirrored, "multiworker": _multiworker, "tpu": _tpu}
+_STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy]] = {
+    "one": _one,
+    "mirrored": _mirrored,
+    "multiworker": _multiworker,
+    "tpu": _tpu,
+}
