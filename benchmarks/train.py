@@ -23,8 +23,8 @@ peak (of a product of 2,048 × 2,048 matrices) that the products with weights ar
 loop costs beside the step.
 """
 
-from training.main import main
 from training.engines import Kind
+from training.main import main
 
 ENGINES = {
     "run": Kind("tfllm", "run"),

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "layers": set(),
     "decoding": {"layers"},
     "tokenizers": set(),
-    "optimizers": set(),
+    "optimizers": {"layers"},
     "metrics": set(),
     "models": {"layers", "decoding", "tokenizers", "optimizers"},
     "data": {"tokenizers"},

@@ -90,7 +90,9 @@ def prepare_data(folder: Path, model: str) -> None:
     words = ["".join(random.choice(syllables, random.integers(1, 5))) for _ in range(_WORDS)]
     chosen = random.zipf(1.1, 200_000) % _WORDS
     text = " ".join(words[i] for i in chosen)
-    (folder / "words.txt").write_text("\n\n".join(text[i : i + 2000] for i in range(0, len(text), 2000)))
+    (folder / "words.txt").write_text(
+        "\n\n".join(text[i : i + 2000] for i in range(0, len(text), 2000))
+    )
     shape = SHAPES[model]
     prepare(
         folder / "words.txt",

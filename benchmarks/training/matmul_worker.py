@@ -60,10 +60,16 @@ def lstm():
             dz = tf.concat([tf.matmul(dz, back)] * 4, 1)
         return h, dz
 
+    def recurrent_gradient(h, dz):
+        return tf.matmul(h, dz, transpose_a=True)
+
     layer = [
         (products, of(tokens, m, 4 * m)),
         (steps, (random(shape.rows, m), random(shape.rows, 4 * m))),
-        (lambda h, dz: tf.matmul(h, dz, transpose_a=True), (random(tokens, m), random(tokens, 4 * m))),
+        (
+            lambda h, dz: tf.matmul(h, dz, transpose_a=True),
+            (random(tokens, m), random(tokens, 4 * m)),
+        ),
     ]
     return layer * shape.num_layers + [(products, of(tokens, m, shape.vocabulary_size))]
 

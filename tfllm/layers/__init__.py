@@ -18,7 +18,7 @@ from tfllm.layers.masks import (
     padding_mask,
     pair_mask,
 )
-from tfllm.layers.normalization import layer_norm
+from tfllm.layers.normalization import LayerNormalization, layer_norm
 from tfllm.layers.positions import (
     PairPositions,
     PositionEmbedding,
@@ -47,6 +47,7 @@ __all__ = [
     "Int8Matrix",
     "KVCache",
     "LSTMState",
+    "LayerNormalization",
     "Linear",
     "MultiHeadAttention",
     "Normal",

@@ -4,8 +4,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfllm.layers.cache import MASKED, KVCache, Window, empty_cache, write
+from tfllm.layers.cache import KVCache, Window, empty_cache, write
+from tfllm.layers.clusters import are_compiled
 from tfllm.layers.dropout import Dropout
+from tfllm.layers.fused import attend, attention_weights
 from tfllm.layers.linear import Linear
 from tfllm.layers.served_matrix import Make, ServedMatrix
 
@@ -125,11 +127,26 @@ class MultiHeadAttention(keras.layers.Layer):
     def _queries_keys_values(self, x, rows, length):
         """Of self-attention, each float[b, h, t, d], of float[b, t, m] or float[b * t, m]."""
         together = [self.query, self.key, self.value]
+        if are_compiled() and not any(projection.lora_enabled for projection in together):
+            return self._in_one_product(x, together, rows, length)
         if self.served is None:
             return [self._heads(projection(x), rows, length) for projection in together]
         flat = tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]])
-        shape = [rows, length, 3, self.num_heads, self._width_of_head]
-        y = tf.reshape(self.served(flat), shape)
+        return self._parts(self.served(flat), rows, length)
+
+    def _in_one_product(self, x, together, rows, length):
+        """As `_queries_keys_values`: to put kernels side by side is cheap beside three products."""
+        flat = tf.reshape(tf.cast(x, self.compute_dtype), [-1, x.shape[-1]])
+        kernels = [tf.cast(projection.kernel, self.compute_dtype) for projection in together]
+        y = tf.matmul(flat, tf.concat(kernels, 1))
+        if self.use_bias:
+            biases = [tf.cast(projection.bias, self.compute_dtype) for projection in together]
+            y = tf.nn.bias_add(y, tf.concat(biases, 0))
+        return self._parts(y, rows, length)
+
+    def _parts(self, y, rows, length):
+        """Three times float[b, h, t, d] of float[b * t, 3 * h * d]."""
+        y = tf.reshape(y, [rows, length, 3, self.num_heads, self._width_of_head])
         return tf.unstack(tf.cast(tf.transpose(y, (2, 0, 3, 1, 4)), self.compute_dtype))
 
     def _heads(self, x, rows, length):
@@ -212,22 +229,15 @@ class MultiHeadAttention(keras.layers.Layer):
             float32[b, h, t, t], each row of which sums to 1.
         """
         q, k, _ = self._queries_keys_values(x, *tf.unstack(tf.shape(x)[:2]))
-        return self._weights_of(q, k, attention_mask, bias)
-
-    def _weights_of(self, q, k, mask, bias):
-        scores = tf.matmul(q, k, transpose_b=True)  # [b, h, t, s]
-        # Softmax in float32: in bfloat16 a long row of small weights does not add up to 1.
-        scores = tf.cast(scores, tf.float32) * self._scale
-        if bias is not None:
-            scores += tf.cast(bias, tf.float32)
-        if mask is not None:
-            scores = tf.where(mask[:, None], scores, MASKED)
-        return tf.nn.softmax(scores)
+        return attention_weights(q, k, attention_mask, bias, self._scale)
 
     def _attend(self, q, k, v, mask, bias, training):
-        weights = tf.cast(self._weights_of(q, k, mask, bias), v.dtype)
-        weights = self.weight_dropout(weights, training=training)
-        y = tf.transpose(tf.matmul(weights, v), (0, 2, 1, 3))  # [b, t, h, d]
+        if training and self.dropout:
+            weights = tf.cast(attention_weights(q, k, mask, bias, self._scale), v.dtype)
+            y = tf.matmul(self.weight_dropout(weights, training=training), v)
+        else:
+            y = attend(q, k, v, mask, bias, self._scale)
+        y = tf.transpose(y, (0, 2, 1, 3))  # [b, t, h, d]
         b, t = ops.shape(y)[:2]
         return ops.reshape(y, (b, t, self.num_heads * self._width_of_head))
 

@@ -3,6 +3,7 @@
 import keras
 
 from tfllm.layers.dropout import Dropout
+from tfllm.layers.fused import activate
 from tfllm.layers.linear import Linear
 
 
@@ -69,7 +70,7 @@ class FeedForward(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=None):
-        x = self.activation(self.inner(x))
+        x = activate(self.inner(x), self.activation)
         return self.outer(self.inner_dropout(x, training=training))
 
     def get_config(self):
@@ -108,5 +109,5 @@ class GatedFeedForward(FeedForward):
         self.gate.build(input_shape)
 
     def call(self, x, training=None):
-        x = self.activation(self.gate(x)) * self.inner(x)
+        x = activate(self.gate(x), self.activation) * self.inner(x)
         return self.outer(self.inner_dropout(x, training=training))

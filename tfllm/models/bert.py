@@ -6,6 +6,7 @@ import keras_hub
 from tfllm.layers import (
     Dropout,
     EncoderBlock,
+    LayerNormalization,
     Linear,
     PaddingMask,
     PositionEmbedding,
@@ -94,7 +95,7 @@ class BertBackbone(keras_hub.models.Backbone):
                 (num_segments, "segment_embedding"),
             )
         )
-        self.embedding_norm = keras.layers.LayerNormalization(
+        self.embedding_norm = LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="embedding_norm"
         )
         self.embedding_dropout = Dropout(dropout, dtype=dtype, name="embedding_dropout")

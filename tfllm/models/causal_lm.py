@@ -8,6 +8,8 @@ import tensorflow as tf
 from tfllm.calls import GeneratorCalls
 from tfllm.decoding import NewTokens, wanted
 from tfllm.errors import UserError
+from tfllm.layers.clusters import are_compiled
+from tfllm.layers.vocabulary_loss import vocabulary_loss
 from tfllm.models.causal_text_generator import CausalTextGenerator
 from tfllm.models.generation import GenerationSettings
 from tfllm.models.preprocessor import require_language_model_tokenizer
@@ -55,6 +57,13 @@ class CausalLM(Task, GeneratorCalls, keras_hub.models.CausalLM):
         if self.preprocessor is not None and not isinstance(x, dict):
             require_language_model_tokenizer(self._tokenizer(), self.backbone.vocabulary_size)
         return super().preprocess_samples(x, y, sample_weight)
+
+    def summed_losses(self, x, y, weights, label_smoothing):
+        if self._has_metrics or not are_compiled():  # metrics look at all logits
+            return super().summed_losses(x, y, weights, label_smoothing)
+        hidden = self.backbone(x, training=True)
+        table = self.backbone.token_embedding.output_embeddings
+        return [vocabulary_loss(hidden, table, y, weights, label_smoothing)], None
 
     def text(self, **options):
         return CausalTextGenerator(self, self._tokenizer(), **options)

@@ -8,6 +8,7 @@ from tfllm.decoding import Beginning, NewTokens
 from tfllm.layers import (
     DecoderBlock,
     Dropout,
+    LayerNormalization,
     Normal,
     PositionEmbedding,
     SegmentMask,
@@ -112,7 +113,7 @@ class GPTBackbone(keras_hub.models.Backbone):
             )
             for i in range(num_layers)
         ]
-        self.final_norm = keras.layers.LayerNormalization(
+        self.final_norm = LayerNormalization(
             epsilon=layer_norm_epsilon, dtype=dtype, name="final_norm"
         )
 

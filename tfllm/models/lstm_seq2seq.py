@@ -10,6 +10,7 @@ from tfllm.layers import (
     BidirectionalLSTM,
     Dropout,
     KVCache,
+    LayerNormalization,
     Linear,
     MultiHeadAttention,
     Normal,
@@ -232,9 +233,7 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
         self.encoder = BidirectionalLSTM(
             num_layers, hidden_dim, dropout=dropout, dtype=dtype, name="encoder"
         )
-        self.memory_norm = keras.layers.LayerNormalization(
-            epsilon=1e-5, dtype=dtype, name="memory_norm"
-        )
+        self.memory_norm = LayerNormalization(epsilon=1e-5, dtype=dtype, name="memory_norm")
         self.decoder = AttentiveLSTM(
             num_decoder_layers,
             hidden_dim,

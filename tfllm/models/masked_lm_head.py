@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfllm.layers import Linear, activation_of
+from tfllm.layers import LayerNormalization, Linear, activation_of
 from tfllm.models.bert import bert_initializer
 
 
@@ -36,7 +36,7 @@ class MaskedLMHead(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="dense",
         )
-        self.norm = keras.layers.LayerNormalization(
+        self.norm = LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
         )
         self.dense.build(hidden_shape)

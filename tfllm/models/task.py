@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.errors import UserError
+from tfllm.layers.clusters import compiled_clusters, suits_this_replica
 from tfllm.layers.dropout import step_scope
 from tfllm.models.distributed_fit import (
     DistributedFit,
@@ -72,6 +73,7 @@ class Task(DistributedFit, TextTask):
             Label smoothing: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
         """
         self._own_loss = loss == "auto"
+        self._has_metrics = bool(metrics or weighted_metrics)
         if microbatches < 1 or not 0 <= label_smoothing < 1:
             raise UserError(
                 "microbatches must be at least 1 and label_smoothing in [0, 1): got "
@@ -149,7 +151,22 @@ class Task(DistributedFit, TextTask):
         """What the model says, as `target_losses` takes it."""
         return self(x, training=training)
 
+    def summed_losses(self, x, y, weights, label_smoothing):
+        """The loss of each part, as a weighted sum, and what the model says.
+
+        A task without metrics may have a way to the sums that is shorter than by `outputs_of`; it
+        then says None.
+        """
+        outputs = self.outputs_of(x, y, training=True)
+        losses = self.target_losses(y, outputs, label_smoothing)
+        return _sums(tf.nest.map_structure(tf.multiply, losses, weights)), outputs
+
     def train_step(self, data):
+        # Where the whole step is compiled, there is nothing left to compile in it.
+        with compiled_clusters(not self.jit_compile and suits_this_replica(data)):
+            return self._train_step(data)
+
+    def _train_step(self, data):
         if not self._own_loss:
             require_equal_parts(num_rows(data))
             with step_scope(self.optimizer.iterations, self.seed):
@@ -167,12 +184,11 @@ class Task(DistributedFit, TextTask):
                 step_scope(self.optimizer.iterations, self.seed, rows),
                 tf.GradientTape() as tape,
             ):
-                outputs = self.outputs_of(x, y, training=True)
-                losses = self.target_losses(y, outputs, self.label_smoothing)
-                sums = _sums(tf.nest.map_structure(tf.multiply, losses, weights))
+                sums, outputs = self.summed_losses(x, y, weights, self.label_smoothing)
                 loss = tf.add_n(list(map(tf.math.divide_no_nan, sums, counts)))
                 scaled = self.optimizer.scale_loss(loss)
-            self.compute_metrics(x, y, outputs, sample_weight=weight)
+            if self._has_metrics:
+                self.compute_metrics(x, y, outputs, sample_weight=weight)
             return tape.gradient(scaled, self.trainable_weights), sums
 
         found, sums = accumulate(gradients, (x, y, weight, weights), self.microbatches)

@@ -4,6 +4,17 @@ import keras
 import tensorflow as tf
 
 from tfllm.errors import UserError
+from tfllm.layers.clusters import are_compiled, cluster
+
+
+@cluster
+def _updated(w, m, v, gradient, rate, step, *, beta_1, beta_2, epsilon, weight_decay):
+    """The weight and its two moments after a step, as `keras.optimizers.AdamW` computes them."""
+    w -= w * weight_decay * rate
+    m += (gradient - m) * (1 - beta_1)
+    v += (tf.square(gradient) - v) * (1 - beta_2)
+    alpha = rate * tf.sqrt(1 - tf.pow(beta_2, step)) / (1 - tf.pow(beta_1, step))
+    return w - m * alpha / (tf.sqrt(v) + epsilon), m, v
 
 
 @keras.saving.register_keras_serializable("tfllm")
@@ -82,10 +93,26 @@ class AdamW(keras.optimizers.AdamW):
         return self.scales[variable.path]
 
     def update_step(self, gradient, variable, learning_rate):
+        if are_compiled() and not self.amsgrad and variable.dtype == tf.float32:
+            self._update_in_one_pass(gradient, variable, learning_rate)
+            return
         rate = learning_rate * self._scale_of_index[self._get_variable_index(variable)]
         if self._use_weight_decay(variable):
             self.assign_sub(variable, variable * self.weight_decay * rate)
         super().update_step(gradient, variable, rate)
+
+    def _update_in_one_pass(self, gradient, variable, learning_rate):
+        i = self._get_variable_index(variable)
+        m, v = self._momentums[i].value, self._velocities[i].value
+        rate = tf.cast(learning_rate, tf.float32) * self._scale_of_index[i]
+        after = _updated(
+            tf.convert_to_tensor(variable), tf.convert_to_tensor(m), tf.convert_to_tensor(v),
+            gradient, rate, tf.cast(self.iterations + 1, tf.float32),
+            beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon,
+            weight_decay=self.weight_decay if self._use_weight_decay(variable) else 0.0,
+        )  # fmt: skip
+        for old, new in zip((variable, m, v), after, strict=True):
+            old.assign(new)
 
     def _apply_weight_decay(self, variables):
         """`update_step` does it, where the variable's own rate is known."""

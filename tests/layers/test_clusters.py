@@ -1,0 +1,123 @@
+"""Each compiled cluster is the plain ops that it stands for, and its gradient is theirs."""
+
+from functools import partial
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tfllm.layers import gelu_tanh
+from tfllm.layers.clusters import compiled_clusters, suits_this_replica
+from tfllm.layers.fused import activate, attend, normalise
+from tfllm.layers.vocabulary_loss import vocabulary_loss
+
+
+def random(*shape, seed=0, dtype="float32"):
+    return tf.cast(tf.random.stateless_normal(shape, [seed, len(shape)]), dtype)
+
+
+def qkv(dtype):
+    return [random(2, 3, size, 4, seed=size, dtype=dtype) for size in (5, 6)] + [
+        random(2, 3, 6, 4, seed=9, dtype=dtype)
+    ]
+
+
+# A function and its tensors, by dtype.
+CASES = {
+    "norm": (
+        partial(normalise, epsilon=1e-5),
+        lambda dtype: [random(2, 5, 8, dtype=dtype), random(8, seed=1), random(8, seed=2)],
+    ),
+    "attention": (partial(attend, allowed=None, bias=None, scale=0.3), qkv),
+    "masked attention": (
+        lambda q, k, v: attend(q, k, v, random(2, 5, 6) < 0.5, None, 0.3),
+        qkv,
+    ),
+    "attention with a shared bias": (
+        lambda q, k, v, bias: attend(q, k, v, random(1, 1, 6) < 0.5, bias, 1.0),
+        lambda dtype: [*qkv(dtype), random(1, 3, 5, 6, seed=1, dtype=dtype)],
+    ),
+    "attention with a bias of each row": (
+        lambda q, k, v, bias: attend(q, k, v, None, bias, 1.0),
+        lambda dtype: [*qkv(dtype), random(2, 3, 5, 6, seed=1, dtype=dtype)],
+    ),
+    "gelu": (partial(activate, activation=gelu_tanh), lambda dtype: [random(6, 8, dtype=dtype)]),
+    "relu": (
+        partial(activate, activation=keras.activations.relu),
+        lambda dtype: [random(6, 8, dtype=dtype)],
+    ),
+}
+
+
+def value_and_gradients(function, tensors):
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        y = function(*tensors)
+        # Another weight for each number, so that no gradient hides behind a sum that is constant.
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * random(*y.shape, seed=7))
+    return [y, *tape.gradient(total, tensors)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_compiled_equals_plain_ops_under_autodiff(name, dtype):
+    function, make = CASES[name]
+    tensors = make(dtype)
+    expected = value_and_gradients(function, [tf.cast(tensor, tf.float32) for tensor in tensors])
+    with compiled_clusters():
+        compiled = value_and_gradients(function, tensors)
+    assert [got.dtype for got in compiled] == [dtype, *(tensor.dtype for tensor in tensors)]
+    tolerance = 2e-6 if dtype == "float32" else 0.05
+    for got, exact in zip(compiled, expected, strict=True):
+        scale = max(1.0, float(tf.reduce_max(tf.abs(exact))))
+        difference = tf.reduce_max(tf.abs(tf.cast(got, tf.float32) - exact))
+        assert float(difference) <= tolerance * scale
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_loss_in_parts_and_its_gradients_are_those_of_all_logits(
+    monkeypatch, smoothing, compiled
+):
+    monkeypatch.setattr("tfllm.layers.vocabulary_loss._LOGITS_AT_ONCE", 20)  # 2 rows at a time
+    hidden, table = random(2, 3, 4), random(10, 4, seed=1)
+    y, weights = tf.constant([[1, 9, 0], [3, 3, 2]]), tf.constant([[1.0, 0, 2], [1, 1, 0.5]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([hidden, table])
+        with compiled_clusters(compiled):
+            in_parts = 3 * vocabulary_loss(hidden, table, y, weights, smoothing)
+        targets = tf.one_hot(y, 10) * (1 - smoothing) + smoothing / 10
+        logits = tf.matmul(hidden, table, transpose_b=True)
+        losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        whole = 3 * tf.reduce_sum(losses * weights)
+    tf.debugging.assert_near(in_parts, whole, rtol=1e-5)
+    for got, expected in zip(
+        tape.gradient(in_parts, [hidden, table]),
+        tape.gradient(whole, [hidden, table]),
+        strict=True,
+    ):
+        tf.debugging.assert_near(got, expected, atol=1e-5)
+
+
+def test_only_in_its_scope_is_anything_left_for_xla():
+    def is_compiled():
+        traced = tf.function(lambda x: activate(x, gelu_tanh)).get_concrete_function(tf.ones([2]))
+        functions = traced.graph.as_graph_def().library.function
+        return any("_XlaMustCompile" in function.attr for function in functions)
+
+    assert not is_compiled()
+    with compiled_clusters():
+        assert is_compiled()
+        with compiled_clusters(False):
+            assert not is_compiled()
+    assert not is_compiled()
+
+
+def test_lengths_that_vary_from_batch_to_batch_are_not_compiled():
+    def suits(*shapes):
+        inputs = [tf.TensorSpec(shape) for shape in shapes]
+        return suits_this_replica(({"x": inputs[0]}, inputs[1:], None))
+
+    assert suits([2, 4], [2])
+    assert suits([None, 4], [None])
+    assert not suits([2, None], [2])

@@ -1,0 +1,66 @@
+"""Elementwise work of a training step that a CPU does in few passes over the memory.
+
+TensorFlow's kernels multiply matrices at the speed of the processor, and do what is elementwise one
+op at a time, each reading and writing all of its tensors. XLA is the other way round on a CPU: it
+fuses what is elementwise, but its products, its transposes and its sums over rows are slower. So
+only groups of elementwise ops are compiled by XLA, as parts of functions with gradients of their
+own, and the rest stays where it is.
+
+They are compiled inside `compiled_clusters` alone, which a training step on CPUs enters. An export
+never has them: a stock server refuses what XLA must compile. On a GPU or a TPU it is the whole step
+that should be compiled, of plain ops.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+_scope = threading.local()  # MirroredStrategy traces each replica in a thread of its own
+
+
+@contextlib.contextmanager
+def compiled_clusters(really: bool = True) -> Iterator[None]:
+    """Within it, clusters are compiled (or not, if not `really`)."""
+    outer = are_compiled()
+    _scope.on = really
+    try:
+        yield
+    finally:
+        _scope.on = outer
+
+
+def are_compiled() -> bool:
+    """Whether a cluster that is called here and now is compiled."""
+    return getattr(_scope, "on", False)
+
+
+def suits_this_replica(inputs) -> bool:
+    """Whether a training step on these inputs should compile its clusters.
+
+    It should on CPUs, where the lengths are known: XLA compiles anew for each shape that it meets,
+    which the number of rows seldom changes, but texts padded to the longest of a batch always do.
+
+    Args:
+        inputs: Tensors with rows first, dicts and tuples of them, and None.
+    """
+    if tf.distribute.has_strategy():
+        names = tf.distribute.get_strategy().extended.worker_devices
+    else:
+        names = [device.name for device in tf.config.list_logical_devices()]
+    if any("CPU" not in name.upper() for name in names):
+        return False
+    return all(
+        tensor is None or tensor.shape[1:].is_fully_defined() for tensor in tf.nest.flatten(inputs)
+    )
+
+
+def cluster(function: Callable) -> Callable:
+    """A function of tensors and plain keyword arguments that XLA compiles wherever it is called."""
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def sum_of_rows(x) -> tf.Tensor:
+    """float[m] of float[..., m]: the gradient of a bias, and summed as fast as that."""
+    return tf.raw_ops.BiasAddGrad(out_backprop=tf.reshape(x, [-1, x.shape[-1]]))
