@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfllm.layers import LSTM, LSTMState, StackedLSTM, step_scope
+from tfllm.layers.clusters import compiled_clusters
 
 UNITS = 5
 
@@ -200,3 +201,25 @@ def test_the_forget_gate_begins_open():
     lstm = LSTM(3)
     lstm.build((None, None, 4))
     assert lstm.bias.numpy().tolist() == [0] * 3 + [1] * 3 + [0] * 6
+
+
+def test_its_compiled_step_equals_the_plain_one_with_states_and_documents():
+    lstm = LSTM(6)
+    x = tf.random.stateless_normal([3, 5, 4], [0, 1])
+    state = LSTMState(*tf.unstack(tf.random.stateless_normal([2, 3, 6], [0, 2])))
+    starts = tf.constant([[1, 0, 0, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]]) > 0
+    lstm(x)
+
+    def outputs_and_gradients():
+        watched = [x, *state]
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            y, after = lstm(x, state, starts=starts)
+            total = tf.reduce_sum(y**2) + tf.reduce_sum(after.c * after.h)
+        return [y, *after, *tape.gradient(total, [*watched, *lstm.trainable_variables])]
+
+    plain = outputs_and_gradients()
+    with compiled_clusters():
+        compiled = outputs_and_gradients()
+    for got, expected in zip(compiled, plain, strict=True):
+        tf.debugging.assert_near(got, expected, atol=2e-6)

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfllm.layers.clusters import are_compiled, cluster
 from tfllm.layers.dropout import Dropout
 from tfllm.layers.served_matrix import Make, ServedMatrix
 
@@ -28,19 +29,48 @@ class LSTMState(NamedTuple):
     c: tf.Tensor
 
 
-def _cell(z, c):
-    """Gates' inputs [b, 4u] and the old cell -> h, new cell, gates; float32 inside."""
-    i, f, g, o = tf.split(tf.cast(z, tf.float32), 4, axis=-1)
+def _cell(zx, product, c, keep):
+    """One step; float32 inside.
+
+    Args:
+        zx: float[b, 4u], the gates' inputs but for the recurrent product.
+        product: float[b, 4u], of the old h.
+        c: float32[b, u], the old cell.
+        keep: float[b, 1], as of `recurrence`.
+
+    Returns:
+        h, the new cell and the gates.
+    """
+    keep = tf.cast(keep, tf.float32)
+    z = tf.cast(zx, tf.float32) + tf.cast(product, tf.float32) * keep
+    i, f, g, o = tf.split(z, 4, axis=-1)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
-    c = f * c + i * g
-    return tf.cast(o * tf.tanh(c), z.dtype), c, tf.cast(tf.concat([i, f, g, o], -1), z.dtype)
+    c = f * (c * keep) + i * g
+    return tf.cast(o * tf.tanh(c), zx.dtype), c, tf.cast(tf.concat([i, f, g, o], -1), zx.dtype)
 
 
-def _cell_gradient(dh, dc, gates, old_c, c):
-    """Gradients of h and of the new cell -> of z, and of the old cell."""
+def _cell_gradient(from_above, from_next, keep_next, gates, old_c, keep, c):
+    """The gradient of `_cell`.
+
+    Args:
+        from_above: Gradients of h and the new cell as the results of this step.
+        from_next: The same as what the next step is given, but for its `keep_next`.
+        keep_next: float[b, 1], of the next step.
+        gates: As `_cell` gave them.
+        old_c: float32[b, u], as of `_cell`.
+        keep: float[b, 1], as of `_cell`.
+        c: The new cell.
+
+    Returns:
+        Gradients of z, and of the old cell but for `keep`.
+    """
+    keep_next = tf.cast(keep_next, tf.float32)
+    dh, dc = (
+        tf.cast(above, tf.float32) + tf.cast(following, tf.float32) * keep_next
+        for above, following in zip(from_above, from_next, strict=True)
+    )
     i, f, g, o = tf.split(tf.cast(gates, tf.float32), 4, axis=-1)
-    tanh_c = tf.tanh(c)
-    dh = tf.cast(dh, tf.float32)
+    tanh_c, old_c = tf.tanh(c), old_c * tf.cast(keep, tf.float32)
     dc = dc + dh * o * (1 - tanh_c**2)
     dz = tf.concat(
         [dc * g * i * (1 - i), dc * old_c * f * (1 - f), dc * i * (1 - g**2),
@@ -48,6 +78,9 @@ def _cell_gradient(dh, dc, gates, old_c, c):
         axis=-1,
     )  # fmt: skip
     return tf.cast(dz, gates.dtype), dc * f
+
+
+_cell_cluster, _cell_gradient_cluster = cluster(_cell), cluster(_cell_gradient)
 
 
 def _steps(zx):
@@ -64,10 +97,10 @@ def _arrays(zx, *of):
 def _forward(zx, multiply, h0, c0, keep):
     """`recurrence`, with a function for the recurrent product; and its gates float[t, b, 4u]."""
     steps, units = _steps(zx), zx.shape[-1] // 4
-    keep_c = tf.cast(keep, tf.float32)
+    cell = _cell_cluster if are_compiled() else _cell
 
     def step(t, h, c, hs, cs, gs):
-        h, c, gates = _cell(zx[t] + multiply(h * keep[t]), c * keep_c[t])
+        h, c, gates = cell(zx[t], multiply(h), c, keep[t])
         return t + 1, h, c, hs.write(t, h), cs.write(t, c), gs.write(t, gates)
 
     hs, cs, gs = _arrays(zx, (zx.dtype, units), (tf.float32, units), (zx.dtype, 4 * units))
@@ -93,16 +126,20 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
     """
     steps, units = _steps(zx), recurrent_kernel.shape[0]
     hs, cs, gs = _forward(zx, lambda h: tf.matmul(h, recurrent_kernel), h0, c0, keep)
-    keep_c = tf.cast(keep, tf.float32)
+    compiled = are_compiled()
 
     def gradient(dhs, dcs):
+        cell_gradient = _cell_gradient_cluster if compiled else _cell_gradient
         old_h = tf.concat([h0[None], hs[:-1]], 0) * keep
-        old_c = tf.concat([c0[None], cs[:-1]], 0) * keep_c
+        old_c = tf.concat([c0[None], cs[:-1]], 0)
+        keep_next = tf.concat([keep[1:], keep[:1]], 0)  # nothing comes from behind the last step
 
         def backward(t, dh, dc, dzs):
-            dz, dc = _cell_gradient(dhs[t] + dh, dcs[t] + dc, gs[t], old_c[t], cs[t])
-            dh = tf.matmul(dz, recurrent_kernel, transpose_b=True) * keep[t]
-            return t - 1, dh, dc * keep_c[t], dzs.write(t, dz)
+            dz, dc = cell_gradient(
+                (dhs[t], dcs[t]), (dh, dc), keep_next[t], gs[t], old_c[t], keep[t], cs[t]
+            )
+            dh = tf.matmul(dz, recurrent_kernel, transpose_b=True)
+            return t - 1, dh, dc, dzs.write(t, dz)
 
         (dzs,) = _arrays(zx, (zx.dtype, 4 * units))
         _, dh, dc, dzs = tf.while_loop(
@@ -115,7 +152,7 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
         d_kernel = tf.matmul(
             tf.reshape(old_h, [-1, units]), tf.reshape(dzs, [-1, 4 * units]), transpose_a=True
         )
-        return dzs, d_kernel, dh, dc, None
+        return dzs, d_kernel, dh * keep[0], dc * tf.cast(keep[0], tf.float32), None
 
     return (hs, cs), gradient
 
@@ -185,7 +222,7 @@ class LSTM(keras.layers.Layer):
             if self.served is None
             else self._product(self.served, flat)
         )
-        zx = tf.reshape(zx + tensor(self.bias), [t, b, 4 * self.units])
+        zx = tf.reshape(tf.nn.bias_add(zx, tensor(self.bias)), [t, b, 4 * self.units])
         if starts is None:
             keep = tf.ones([t, b, 1], zx.dtype)
         else:
