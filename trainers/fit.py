@@ -26,6 +26,7 @@ from tfllm.trainers.flops import model_flops
 from tfllm.trainers.hyperparameters import write_recipe, write_result
 from tfllm.trainers.laps import Lap, Laps, Waiting
 from tfllm.trainers.monitor import Compute, Monitor, steps_done
+from tfllm.trainers.precision import with_precision
 from tfllm.trainers.profiling import Profile
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.strategy import make_strategy
@@ -109,6 +110,8 @@ def fit(
 
     distribution = make_strategy(strategy)
     workers = Workers(distribution)
+    precision = workers.chiefs(with_precision(recipe, run).precision)
+    recipe = dataclasses.replace(recipe, precision=precision)
     records = _records(recipe, distribution.num_replicas_in_sync)
     watch = watch or Watch()
 

@@ -37,7 +37,7 @@ TASKS = {
     "text_embedder": _ENCODERS,
     "skip_gram": ("skip_gram",),
 }
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Recipe:
             validated and become the preset. 0 = no averages.
         patience: Validations in a row without a new lowest loss after which the run ends; the
             preset has the best weights. 0 = all steps, and the last weights.
-        precision: "float32", or "bfloat16" for bfloat16 arithmetic on float32 weights.
+        precision: "float32", or "bfloat16" for bfloat16 arithmetic on float32 weights; "auto" is
+            the one that suits the machine where the run begins.
         seed: Decides the first weights, the order of the rows and the dropout.
         validate_every: Steps between two validations.
         validation_steps: The most batches of one validation; 0 = the whole validation split.

@@ -87,6 +87,14 @@ def _steps(folder: Path) -> list[int]:
     return [int(path.name.split("-")[1]) for path in (folder / CHECKPOINTS).glob("step-*")]
 
 
+def begun_recipe(folder: Path) -> Recipe | None:
+    """What the weights in the folder were trained by; None without weights or without a recipe."""
+    path = folder / RECIPE
+    if not path.is_file() or not (_steps(folder) or (folder / PRESET).exists()):
+        return None
+    return Recipe.from_json(path.read_text(encoding="utf-8"))
+
+
 def _changes(folder: Path, recipe: Recipe, meta: dict[str, Any]) -> dict[str, _Change]:
     """By names such as "optimizer.beta_2" and "the data's splits.train.rows"."""
     if not _steps(folder) and not (folder / PRESET).exists():

@@ -64,7 +64,8 @@ def train(args) -> dict[str, Any] | None:
     from tfllm.trainers import Watch, fit, is_chief, load_recipe
     from tfllm.trainers.watch import steps_of
 
-    recipe = load_recipe(args.recipe).with_settings(args.set)
+    settings = [*args.set, *([f"precision={args.precision}"] if args.precision else [])]
+    recipe = load_recipe(args.recipe).with_settings(settings)
     watch = Watch(
         profile=steps_of(args.profile) if args.profile else None,
         histograms=args.histograms,
@@ -87,12 +88,14 @@ def plan(args) -> dict[str, Any]:
     from tfllm.trainers import load_recipe
     from tfllm.trainers.devices import device_named
     from tfllm.trainers.plan import advice, described, plan
+    from tfllm.trainers.precision import with_precision_of
 
     recipe = load_recipe(args.recipe).with_settings(args.set)
     folder = args.data or recipe.data
     if not folder:
         raise UserError("No data: give the folder that `tfllm prepare` wrote (--data).")
     device, records = device_named(args.device), Records(folder)
+    recipe = with_precision_of(recipe, device)
     found = plan(recipe, records, device, args.replicas)
     print(described(found, recipe, device, args.replicas), end="", file=sys.stderr)
     changes = [] if found.fits else advice(recipe, records, device, args.replicas)
@@ -216,6 +219,9 @@ def add_training(verb: Verb) -> None:
     p.add_argument("--data", help="the folder that prepare wrote")
     p.add_argument("--run", help="the run's folder (default runs/NAME)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
+    p.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16"], help="instead of the recipe's"
+    )
     p.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
     p.add_argument(
         "--accept-changes", action="store_true", help="go on by another recipe than it was begun by"
