@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "reports": {"evaluators", "models", "data", "metrics"},
     "huggingface": {"models", "decoding", "tokenizers", "layers"},
     "serving": set(),
+    "gateway": {"serving"},
     "trainers": {"models", "data", "evaluators", "optimizers"},
     "export": {"models", "decoding", "layers"},
     "deployment": {"export"},
@@ -41,6 +42,7 @@ MAY_IMPORT = {
     "commands": {
         "data",
         "deployment",
+        "gateway",
         "trainers",
         "export",
         "serving",

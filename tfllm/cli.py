@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from tfllm._version import __version__
 from tfllm.commands.asking import add_asking
 from tfllm.commands.deploying import add_deploying
+from tfllm.commands.gateway import add_gateway
 from tfllm.commands.loading import add_loading
 from tfllm.commands.measuring import add_measuring
 from tfllm.commands.reporting import add_reporting
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         add_serving,
         add_asking,
         add_loading,
+        add_gateway,
         add_deploying,
     ):
         add(verb)

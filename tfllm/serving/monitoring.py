@@ -1,4 +1,4 @@
-"""Counters and histograms of this process, and their page for Prometheus.
+"""Counters, gauges and histograms of this process, and their page for Prometheus.
 
 A metric is made once, where it is counted, and is on the page from then on. The stock server's
 names begin with a colon; prometheus_client would append `_total` to those of its counters.
@@ -73,6 +73,26 @@ class Counter(Metric):
             counts = dict(self._counts)
         for values, count in counts.items():
             yield f"{self.name}{self._labelled(values)} {count}"
+
+
+class Gauge(Metric):
+    """A number that is set to what is so now."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, *labels: str):
+        super().__init__(name, *labels)
+        self._values: dict[tuple[str, ...], float] = {}
+
+    def set(self, *label_values: str, value: float) -> None:
+        with self._lock:
+            self._values[label_values] = value
+
+    def lines(self) -> Iterator[str]:
+        with self._lock:
+            now = dict(self._values)
+        for values, value in now.items():
+            yield f"{self.name}{self._labelled(values)} {value:g}"
 
 
 class Histogram(Metric):

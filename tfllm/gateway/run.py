@@ -1,0 +1,94 @@
+"""A gateway as a program: until SIGTERM, then with a grace for the texts that run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfllm.errors import UserError
+from tfllm.gateway.backend import Backend
+from tfllm.gateway.balancing import Replicas
+from tfllm.gateway.keys import Keys
+from tfllm.gateway.scheduler import Scheduler
+from tfllm.gateway.server import Gateway
+
+log = logging.getLogger(__name__)
+
+
+def gateway(
+    endpoints: Sequence[tuple[str, str]],
+    *,
+    keys: Keys | None = None,
+    max_waiting: int = 256,
+    **connection: Any,
+) -> Gateway:
+    """A gateway that is not started yet.
+
+    Args:
+        endpoints: Pairs of "host:port" of gRPC and a model's name; those of one name are servers
+            of the same model.
+        keys: Who may ask; default everybody.
+        max_waiting: Texts that may wait for each server; more are refused.
+        **connection: Of `tfllm.serving.Client`, as `timeout_s`.
+
+    Raises:
+        UserError: an address of REST, or one twice.
+    """
+    found: dict[str, list[Scheduler]] = {}
+    if len(set(endpoints)) < len(endpoints):
+        raise UserError("An endpoint is named twice.")
+    for address, model in endpoints:
+        if "//" in address:
+            raise UserError(f"A gateway asks the gRPC ports of servers, got {address}.")
+        backend = Backend(address, model, **connection)
+        found.setdefault(model, []).append(Scheduler(backend, max_waiting))
+    return Gateway({name: Replicas(name, each) for name, each in found.items()}, keys)
+
+
+def run(served: Gateway, host: str, port: int, grace_s: float) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        served: What `gateway` made.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one, which is told on stderr.
+        grace_s: Seconds that running texts have after the signal.
+
+    Raises:
+        UserError: the port cannot be had.
+    """
+    with _logging_to_stderr():
+        asyncio.run(_serve(served, host, port, grace_s))
+
+
+async def _serve(served: Gateway, host: str, port: int, grace_s: float) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await served.start(host, port)
+    except OSError as error:
+        raise UserError(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
+    log.info("listening on http://%s:%d", host, served.port)
+    await stopping.wait()
+    log.info("stopping: waiting up to %g s for running texts", grace_s)
+    await served.stop(grace_s)
+
+
+@contextlib.contextmanager
+def _logging_to_stderr():
+    root = logging.getLogger("tfllm.gateway")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)

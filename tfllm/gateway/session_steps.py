@@ -1,0 +1,232 @@
+"""Continuous batching: the texts in the slots of one server, a few tokens at a time.
+
+A step gives back the slots that are free, reads a part of the prompts that are new and has all
+other texts go on together. Nothing is on its way to the server beside that one call, so the batch
+is decided as late as it can be.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tfllm import contract
+from tfllm.gateway import metrics
+from tfllm.gateway.backend import Backend, Decoded, Prefilled
+from tfllm.gateway.texts import Piece, Refused, Text
+from tfllm.gateway.waiting import Waiting
+
+# Tokens of each text in one call: few while nobody waits for a slot, so that texts come smoothly
+# and prompts are read soon; more when all slots are taken, which saves calls.
+_FEW, _SOME, _MANY = 1, 4, 8
+# Between two calls of `decode` prompts are read for about so many of its tokens' time.
+_READ_STEPS = 1.5
+_READ_AT_ONCE = 32  # the server reads multiples of this
+_MOST_READ = 512
+_NO_SLOT_PAUSE_S = 0.05
+_NO_WORK_PAUSE_S = 0.005
+_MOST_LOST = 10  # a text that is begun again so often without a token will never come
+
+_NO_SLOT = "no slot is free"
+_OTHER_TEXT = "the lease has another text"
+
+
+class SessionSteps:
+    """The texts of one server that has sessions.
+
+    Args:
+        backend: Open.
+        waiting: Where new texts come from.
+    """
+
+    def __init__(self, backend: Backend, waiting: Waiting):
+        self._backend = backend
+        self._waiting = waiting
+        self._reading: list[Text] = []
+        self._running: list[Text] = []
+        self._leaving: list[tuple[int, str]] = []
+        self._full_until = 0.0  # slots are taken by another gateway
+        self._decode_s = _Mean(0.02)  # of one token of all texts
+        self._read_s = _Mean(0.0005)  # of one token of a prompt
+
+    def __len__(self) -> int:
+        """Texts in slots."""
+        return len(self._reading) + len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._reading or self._running or self._leaving or len(self._waiting))
+
+    async def step(self) -> float:
+        """One round; the seconds after which there may be something to do.
+
+        Raises:
+            ServingError: of a call, of which nothing is known; the next step repeats it.
+        """
+        self._let_go()
+        if self._leaving:
+            await self._backend.release(self._leaving)
+            self._leaving = []
+        await self._read()
+        self._let_go()
+        if self._running:
+            await self._decode()
+        elif not self._reading:
+            pause_s = self._full_until - time.monotonic()
+            return max(pause_s, _NO_WORK_PAUSE_S) if len(self._waiting) else 0.0
+        return 0.0
+
+    def take_all(self) -> list[Text]:
+        """The texts, to go on elsewhere."""
+        self._let_go()
+        texts = [*self._running, *self._reading]
+        for text in texts:
+            text.begin_again()
+        self._reading, self._running, self._leaving = [], [], []
+        return texts
+
+    def _let_go(self) -> None:
+        for texts in (self._reading, self._running):
+            for text in [text for text in texts if text.is_gone or text.is_over]:
+                texts.remove(text)
+                if text.slot is not None:
+                    self._leaving.append((text.slot, text.lease))
+
+    def _lose(self, text: Text) -> None:
+        metrics.BEGUN_AGAIN.add(self._backend.model)
+        text.begin_again()
+        text.num_lost += 1
+        if text.num_lost > _MOST_LOST:
+            text.refuse(Refused(503, "the model server forgets what it reads: try again later."))
+        else:
+            self._reading.append(text)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self) < self._backend.num_slots and time.monotonic() >= self._full_until
+
+    @property
+    def _is_crowded(self) -> bool:
+        return bool(len(self._waiting)) and not self._has_room
+
+    async def _read(self) -> None:
+        budget = _MOST_READ
+        if self._running:
+            steps = _READ_STEPS * (_MANY if self._is_crowded else _FEW)
+            affordable = steps * self._decode_s.value / self._read_s.value
+            budget = min(budget, max(1, round(affordable / _READ_AT_ONCE)) * _READ_AT_ONCE)
+        texts, most = self._to_read(budget)
+        if not texts:
+            return
+        before = {text: text.num_read for text in texts}
+        started_at = time.monotonic()
+        told = await self._backend.prefill(texts, most)
+        elapsed_s = time.monotonic() - started_at
+        for text, one in zip(texts, told, strict=True):
+            self._take_read(text, one)
+        num_read = sum(
+            one.num_read - max(before[text], one.num_reused if before[text] == 0 else 0)
+            for text, one in zip(texts, told, strict=True)
+        )
+        if num_read >= _READ_AT_ONCE:
+            self._read_s.add(elapsed_s / num_read)
+
+    def _to_read(self, budget: int) -> tuple[list[Text], list[int]]:
+        """Texts to read now, new ones among them, as many as fit into a budget of tokens."""
+        texts: list[Text] = []
+        longest = 0
+
+        def fits(text: Text) -> bool:
+            nonlocal longest
+            longest = max(longest, min(text.num_unread, budget))
+            rounded = -(-longest // _READ_AT_ONCE) * _READ_AT_ONCE
+            return not texts or (len(texts) + 1) * rounded <= budget
+
+        for text in self._reading:
+            if not fits(text):
+                break
+            texts.append(text)
+        else:
+            while self._has_room and (text := self._waiting.first()) and fits(text):
+                self._waiting.take(text)
+                if not text.is_ready:
+                    waited_s = time.monotonic() - text.asked_at
+                    metrics.QUEUE_TIME.add(self._backend.model, value=waited_s)
+                self._reading.append(text)
+                texts.append(text)
+        return texts, [budget] * len(texts)
+
+    def _take_read(self, text: Text, told: Prefilled) -> None:
+        if told.error == _NO_SLOT:
+            self._reading.remove(text)
+            self._waiting.put_back([text])
+            self._full_until = time.monotonic() + _NO_SLOT_PAUSE_S
+            return
+        if told.error == _OTHER_TEXT:
+            self._reading.remove(text)
+            self._lose(text)
+            return
+        if told.error:
+            self._reading.remove(text)
+            text.refuse(Refused(400, f"The model cannot read this: {told.error}."))
+            return
+        if text.num_prompt_tokens == 0:
+            text.num_reused = min(told.num_reused, told.num_prompt_tokens)
+            metrics.PROMPT_TOKENS.add(self._backend.model, count=told.num_prompt_tokens)
+            metrics.REUSED_TOKENS.add(self._backend.model, count=text.num_reused)
+        text.slot = told.slot
+        text.num_prompt_tokens = told.num_prompt_tokens
+        text.num_read = told.num_read
+        if told.is_ready:
+            self._reading.remove(text)
+            self._running.append(text)
+            text.be_ready()
+
+    async def _decode(self) -> None:
+        texts = list(self._running)
+        num_tokens = self._tokens_at_once()
+        started_at = time.monotonic()
+        told = await self._backend.decode(texts, num_tokens)
+        elapsed_s = time.monotonic() - started_at
+        model = self._backend.model
+        steps = max(len(one.token_ids) for one in told)
+        if steps:
+            self._decode_s.add(elapsed_s / steps)
+            metrics.DECODE_STEP.add(model, value=elapsed_s / steps)
+        metrics.BATCH_FILL.add(model, value=len(texts))
+        metrics.TOKENS.add(model, count=sum(len(one.token_ids) for one in told))
+        for text, one in zip(texts, told, strict=True):
+            self._take_decoded(text, one)
+
+    def _tokens_at_once(self) -> int:
+        if self._is_crowded:
+            return _SOME if self._reading else _MANY
+        if self._has_room or self._reading:
+            return _FEW if self._reading or 2 * len(self) <= self._backend.num_slots else 2 * _FEW
+        return _SOME
+
+    def _take_decoded(self, text: Text, told: Decoded) -> None:
+        if told.finish_reason.startswith(contract.ERROR_PREFIX):
+            # The lease is an earlier one's, or the server was started anew.
+            self._running.remove(text)
+            if not text.is_gone:
+                self._lose(text)
+            return
+        if text.is_gone:
+            return
+        model, now = self._backend.model, time.monotonic()
+        if text.told_at is None:
+            metrics.TIME_TO_FIRST_TOKEN.add(model, value=now - text.asked_at)
+        else:
+            metrics.TIME_BETWEEN_PIECES.add(model, value=now - text.told_at)
+        text.token_ids += told.token_ids
+        text.give(Piece(told.text, len(told.token_ids), told.finish_reason, told.tokens))
+
+
+class _Mean:
+    """The mean of late values, the latest of the most weight; one outlier does not move it far."""
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def add(self, value: float) -> None:
+        self.value += 0.2 * (min(value, 4 * self.value) - self.value)
