@@ -19,9 +19,7 @@ def gateway(args) -> None:
     if args.max_waiting < 1:
         raise UserError(f"--max-waiting must be at least 1, got {args.max_waiting}.")
     keys = Keys.of_file(args.api_keys) if args.api_keys else None
-    served = run.gateway(
-        endpoints, keys=keys, max_waiting=args.max_waiting, **server_of(args)
-    )
+    served = run.gateway(endpoints, keys=keys, max_waiting=args.max_waiting, **server_of(args))
     if not args.log_requests:
         logging.getLogger("tfllm.gateway.server").setLevel(logging.WARNING)
     run.run(served, args.host, args.port, args.grace)

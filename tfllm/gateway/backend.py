@@ -113,8 +113,8 @@ class Backend:
         known = self.signatures[signature].inputs
         for field in contract.SAMPLING:
             default = field.default
-            if field.name in known and known[field.name].default is not None:
-                default = rows.plain(known[field.name].default.tolist()[0])
+            if field.name in known and (own := known[field.name].default) is not None:
+                default = rows.plain(own.tolist()[0])
             values = [each.settings.get(field.name, default) for each in asked]
             found[field.name] = columns.tensor(values, field.dtype, field.name)
         return found
@@ -137,9 +137,7 @@ class Backend:
             "bias_token_ids": _padded([[*b] for b in biases], contract.PADDING, np.int32),
             "bias": _padded([[*b.values()] for b in biases], 0.0, np.float32),
         }
-        told = await self._client.predict(
-            inputs, contract.PREFILL, output_filter=Prefilled._fields
-        )
+        told = await self._client.predict(inputs, contract.PREFILL, output_filter=Prefilled._fields)
         return rows.answers(Prefilled, told)
 
     async def decode(self, texts: Sequence[Text], num_tokens: int) -> list[Decoded]:
@@ -154,7 +152,7 @@ class Backend:
             "position": np.array([len(text.token_ids) for text in texts], np.int32),
             "max_tokens": np.full(len(texts), num_tokens, np.int32),
         }
-        wanted = _PLAIN_OUTPUTS
+        wanted: tuple[str, ...] = _PLAIN_OUTPUTS
         if any(text.asked.wants_tokens for text in texts):
             wanted = _TOKEN_OUTPUTS
         if any(text.asked.num_alternatives for text in texts):
@@ -226,7 +224,7 @@ def _padded(lists: Sequence[Sequence], padding: Any, dtype: Any) -> np.ndarray:
 def _tokens(of: dict[str, list], row: int, asked: Asked) -> tuple[Token, ...]:
     found = []
     for at in range(of["num_tokens"][row]):
-        alternatives = ()
+        alternatives: tuple[tuple[bytes, float], ...] = ()
         if asked.num_alternatives:
             alternatives = tuple(
                 zip(

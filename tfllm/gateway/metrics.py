@@ -13,13 +13,9 @@ TOKENS = Counter("/tfllm/gateway/generated_tokens", "model_name")
 BEGUN_AGAIN = Counter("/tfllm/gateway/texts_begun_again", "model_name")
 LEFT = Counter("/tfllm/gateway/texts_left", "model_name")  # by their clients
 
-TIME_TO_FIRST_TOKEN = Histogram(
-    "/tfllm/gateway/time_to_first_token", "model_name", limits=_SECONDS
-)
+TIME_TO_FIRST_TOKEN = Histogram("/tfllm/gateway/time_to_first_token", "model_name", limits=_SECONDS)
 # From one piece of a text to the next; a piece is one token or, when many wait, a few.
-TIME_BETWEEN_PIECES = Histogram(
-    "/tfllm/gateway/time_between_pieces", "model_name", limits=_SECONDS
-)
+TIME_BETWEEN_PIECES = Histogram("/tfllm/gateway/time_between_pieces", "model_name", limits=_SECONDS)
 QUEUE_TIME = Histogram("/tfllm/gateway/queue_time", "model_name", limits=_SECONDS)
 DECODE_STEP = Histogram("/tfllm/gateway/decode_step", "model_name", limits=_SECONDS)
 BATCH_FILL = Histogram("/tfllm/gateway/batch_rows", "model_name", limits=exponential(1, 2, 10))

@@ -97,7 +97,7 @@ class Completions(Shape):
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
 
-    def first(self, index):
+    def first(self, index):  # noqa: ARG002 - the interface
         return None
 
     def choice(self, index, pieces):
@@ -117,10 +117,12 @@ class Completions(Shape):
         for token in tokens:
             offsets.append(at)
             at += len(shown(token.raw))
-        best = [{shown(raw): value for raw, value in token.alternatives} for token in tokens]
+        best = [
+            {shown(raw): _finite(value) for raw, value in token.alternatives} for token in tokens
+        ]
         return {
             "tokens": [shown(token.raw) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
+            "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": best if any(best) else None,
             "text_offset": offsets,
         }
@@ -144,7 +146,7 @@ class Chat(Shape):
             "finish_reason": joined.finish_reason,
         }
 
-    def piece(self, index, piece, num_before):
+    def piece(self, index, piece, num_before):  # noqa: ARG002 - the interface
         return {
             "index": index,
             "delta": {"content": piece.text} if piece.text else {},
@@ -193,8 +195,11 @@ def shown(raw: bytes) -> str:
 
 
 def _token(raw: bytes, logprob: float) -> dict[str, Any]:
-    # JSON has no infinity; OpenAI says this number for it.
-    return {"token": shown(raw), "logprob": max(logprob, -9999.0), "bytes": list(raw)}
+    return {"token": shown(raw), "logprob": _finite(logprob), "bytes": list(raw)}
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, -9999.0)  # JSON has no infinity; OpenAI says this number for it
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:

@@ -84,14 +84,14 @@ def completion(body: Mapping[str, Any], client: str) -> Writing:
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) for p in prompts):
         raise wrong("prompt", "prompt must be a text or a list of texts; token ids are not taken.")
-    number = _number_of_texts(body, len(prompts))
-    if body.get("best_of") not in (None, number):
+    if body.get("best_of") not in (None, body.get("n") or 1):
         raise wrong("best_of", "best_of must be n: this server chooses among no others.")
     alternatives = _whole(body, "logprobs", None, 0, contract.MAX_ALTERNATIVES)
     settings = _settings(body, _stops(body))
     if (most := _whole(body, "max_tokens", None, 0, _AS_MUCH_AS_FITS)) is not None:
         settings["max_new_tokens"] = most
-    return _writing(body, prompts, number, settings, alternatives is not None, alternatives or 0, client)
+    tokens = alternatives is not None, alternatives or 0
+    return _writing(body, prompts, settings, tokens, client)
 
 
 def chat(body: Mapping[str, Any], template: ChatTemplate | None, client: str) -> Writing:
@@ -115,7 +115,7 @@ def chat(body: Mapping[str, Any], template: ChatTemplate | None, client: str) ->
     asked = _whole(body, "max_tokens", None, 0, _AS_MUCH_AS_FITS)
     most = _whole(body, "max_completion_tokens", asked, 0, _AS_MUCH_AS_FITS)
     settings["max_new_tokens"] = _AS_MUCH_AS_FITS if most is None else most
-    return _writing(body, [prompt], _number_of_texts(body, 1), settings, wants, alternatives, client)
+    return _writing(body, [prompt], settings, (wants, alternatives), client)
 
 
 def embedding(body: Mapping[str, Any]) -> tuple[list[str], bool]:
@@ -150,12 +150,12 @@ def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
 def _writing(
     body: Mapping[str, Any],
     prompts: list[str],
-    number: int,
     settings: dict[str, Any],
-    wants_tokens: bool,
-    alternatives: int,
+    tokens: tuple[bool, int],
     client: str,
 ) -> Writing:
+    """A request; `tokens` says whether they are told, and with how many alternatives."""
+    number = _number_of_texts(body, len(prompts))
     _check_unicode("prompt", prompts)
     seed = settings.pop("seed", None)
     if seed is None:
@@ -172,8 +172,7 @@ def _writing(
             Asked(
                 prompt,
                 of_all | {"seed": seed + i},
-                wants_tokens,
-                alternatives,
+                *tokens,
                 biases,
                 client,
             )
@@ -188,7 +187,7 @@ def _writing(
     for name in options or ():
         if name not in ("include_usage", "include_obfuscation"):
             raise wrong("stream_options", f"Unknown field stream_options.{name}.")
-    return Writing(asked, stream, bool((options or {}).get("include_usage")), wants_tokens)
+    return Writing(asked, stream, bool((options or {}).get("include_usage")), tokens[0])
 
 
 def _settings(body: Mapping[str, Any], stops: list[str]) -> dict[str, Any]:

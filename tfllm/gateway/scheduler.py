@@ -153,18 +153,20 @@ class Scheduler:
         if failing_s >= _HAND_OVER_S or self._steps is None:
             self.is_up = False
         if failing_s >= _HAND_OVER_S:
-            texts = self._take_all()
-            if texts and not self.hand_over(self, texts):
-                if failing_s >= self._give_up_s:
-                    for text in texts:
-                        text.refuse(
-                            Refused(503, f"no model server answers: {error.message}", retry_after_s=5)
-                        )
-                else:
-                    self._waiting.put_back(texts)
+            self._give_away(self._take_all(), failing_s, error)
             self._steps = None
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)
         return pause_s
+
+    def _give_away(self, texts: list[Text], failing_s: float, error: ServingError) -> None:
+        if not texts or self.hand_over(self, texts):
+            return
+        if failing_s < self._give_up_s:
+            self._waiting.put_back(texts)
+            return
+        why = f"no model server answers: {error.message}"
+        for text in texts:
+            text.refuse(Refused(503, why, retry_after_s=5))
 
     def _take_all(self) -> list[Text]:
         texts = [*(self._steps.take_all() if self._steps else ()), *self._waiting.take_all()]

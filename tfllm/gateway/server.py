@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,13 @@ class Gateway:
         """Counts a request and tells what is wrong with it in OpenAI's words."""
         resource = request.match_info.route.resource
         path = resource.canonical if resource else ""
-        status = 499  # the client has gone
+        status, who = 499, ""  # unless it is answered, the client has gone
         started_at = time.monotonic()
         try:
             try:
                 if path.startswith("/v1/"):
-                    client = self._keys.client(request.headers.get("Authorization"))
-                    request["client"] = client
+                    client = self._client(request)
+                    who = client.name
                     with client.asking():
                         response = await handler(request)
                 else:
@@ -134,7 +133,7 @@ class Gateway:
                     {
                         "path": path,
                         "status": status,
-                        "client": request["client"].name if "client" in request else "",
+                        "client": who,
                         "ms": round(1000 * (time.monotonic() - started_at), 1),
                     }
                 ),
@@ -142,13 +141,13 @@ class Gateway:
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body, replicas = await self._asked(request)
-        writing = openai_requests.completion(body, _client(request).name)
+        writing = openai_requests.completion(body, self._client(request).name)
         shape = Completions(replicas.name, writing.wants_logprobs)
         return await self._write(request, replicas, writing, shape)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body, replicas = await self._asked(request)
-        writing = openai_requests.chat(body, replicas.chat_template, _client(request).name)
+        writing = openai_requests.chat(body, replicas.chat_template, self._client(request).name)
         shape = Chat(replicas.name, writing.wants_logprobs)
         return await self._write(request, replicas, writing, shape)
 
@@ -162,7 +161,7 @@ class Gateway:
         try:
             for group in groups:
                 replicas.add(group)
-            await asyncio.gather(*(text.begun() for text in texts[: None if len(groups) > 1 else 1]))
+            await groups[0][0].begun()  # what is wrong with the request is its status
             if writing.stream:
                 return await send_stream(request, shape, groups, writing.include_usage)
             pieces: list[list[Piece]] = [[] for _ in texts]
@@ -209,6 +208,9 @@ class Gateway:
     async def _page(self, _request: web.Request) -> web.StreamResponse:
         return web.FileResponse(_PAGE / "index.html")
 
+    def _client(self, request: web.Request) -> Client:
+        return self._keys.client(request.headers.get("Authorization"))
+
     async def _asked(self, request: web.Request) -> tuple[dict[str, Any], Replicas]:
         try:
             body = json.loads(await request.read())
@@ -230,10 +232,6 @@ class Gateway:
                 code="model_not_found",
             )
         return self._replicas[name]
-
-
-def _client(request: web.Request) -> Client:
-    return request["client"]
 
 
 def _texts(asked: Sequence[Any]) -> list[Text]:

@@ -146,13 +146,13 @@ class SessionSteps:
                 break
             texts.append(text)
         else:
-            while self._has_room and (text := self._waiting.first()) and fits(text):
-                self._waiting.take(text)
-                if not text.is_ready:
-                    waited_s = time.monotonic() - text.asked_at
+            while self._has_room and (new := self._waiting.first()) and fits(new):
+                self._waiting.take(new)
+                if not new.is_ready:
+                    waited_s = time.monotonic() - new.asked_at
                     metrics.QUEUE_TIME.add(self._backend.model, value=waited_s)
-                self._reading.append(text)
-                texts.append(text)
+                self._reading.append(new)
+                texts.append(new)
         return texts, [budget] * len(texts)
 
     def _take_read(self, text: Text, told: Prefilled) -> None:

@@ -45,10 +45,10 @@ class WholeSteps:
         for call, text in self._calls.items():
             if text.is_gone:
                 call.cancel()
-        while len(self._calls) < _MOST_AT_ONCE and (text := self._waiting.first()):
-            self._waiting.take(text)
-            metrics.QUEUE_TIME.add(self._backend.model, value=time.monotonic() - text.asked_at)
-            self._calls[asyncio.create_task(self._ask(text))] = text
+        while len(self._calls) < _MOST_AT_ONCE and (new := self._waiting.first()):
+            self._waiting.take(new)
+            metrics.QUEUE_TIME.add(self._backend.model, value=time.monotonic() - new.asked_at)
+            self._calls[asyncio.create_task(self._ask(new))] = new
         if self._calls:
             # A while at most: others may have come or gone.
             done, _ = await asyncio.wait(
