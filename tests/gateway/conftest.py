@@ -6,27 +6,96 @@ import http.client
 import json
 import threading
 
+import keras
 import pytest
+import tensorflow as tf
 
+from tfllm import contract
+from tfllm.chat import chatml
 from tfllm.export import for_serving
 from tfllm.gateway.run import gateway
-from tfllm.serving import Server
+from tfllm.models import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
+from tfllm.serving import Client, Server
 
 NUM_SLOTS = 3
 
 
-@pytest.fixture(scope="session")
-def sessions_base(gpt, tmp_path_factory):
-    base = tmp_path_factory.mktemp("gateway") / "gpt"
-    for_serving(gpt, base, sessions=NUM_SLOTS, warm_up=[])
-    return base
+def _rows(field):
+    return tf.TensorSpec([None, *field.shape], field.dtype, name=field.name)
+
+
+class Plain(tf.Module):
+    """An export without sessions: texts that say what was asked for, and vectors."""
+
+    @tf.function(
+        input_signature=[_rows(field) for field in contract.SIGNATURES[contract.GENERATE].inputs]
+    )
+    def generate(self, prompt, max_new_tokens, temperature, top_k, top_p, min_p, *others):
+        del temperature, top_k, top_p, min_p
+        told = [tf.strings.as_string(number) for number in (max_new_tokens, others[1])]
+        is_empty = prompt == ""
+        return {
+            "text": tf.strings.join([prompt, *told], separator="|"),
+            "finish_reason": tf.where(is_empty, "error: nothing to read", "stop"),
+            "num_tokens": max_new_tokens,
+            "logprob": tf.zeros_like(max_new_tokens, tf.float32),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def embed(self, text):
+        length = tf.cast(tf.strings.length(text), tf.float32)
+        return {
+            "embedding": tf.stack([length, -length], 1),
+            "error": tf.where(text == "", "nothing to read", ""),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def tokenize(self, text):
+        return {
+            "token_ids": tf.zeros([tf.size(text), 1], tf.int32),
+            "num_tokens": tf.strings.length(text),
+        }
 
 
 @pytest.fixture(scope="session")
-def server(sessions_base):
-    with Server({"gpt": sessions_base}, port=0) as server:
+def chat_model(tokenizer):
+    """A GPT of random weights, which never comes to an end by itself, with turns of ChatML."""
+    keras.utils.set_random_seed(1)
+    with_turns = tokenizer.with_added_tokens(chatml().special_tokens)
+    with_turns.chat_template = chatml()
+    backbone = GPTBackbone(
+        vocabulary_size=with_turns.vocabulary_size(),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        max_sequence_length=192,
+    )
+    return GPTCausalLM(backbone, GPTCausalLMPreprocessor(with_turns, sequence_length=192))
+
+
+@pytest.fixture(scope="session")
+def bases(chat_model, tmp_path_factory):
+    """Base paths by name: `gpt` with sessions, `plain` without."""
+    folder = tmp_path_factory.mktemp("gateway")
+    for_serving(chat_model, folder / "gpt", sessions=NUM_SLOTS, warm_up=[])
+    module = Plain()
+    signatures = {name: getattr(module, name) for name in ("generate", "embed", "tokenize")}
+    tf.saved_model.save(module, str(folder / "plain" / "1"), signatures=signatures)
+    return {name: folder / name for name in ("gpt", "plain")}
+
+
+@pytest.fixture(scope="session")
+def server(bases):
+    with Server(bases, port=0) as server:
         server.wait_until_available(60)
         yield server
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    """Of the model with sessions, without a gateway."""
+    with Client(f"127.0.0.1:{server.port}", "gpt") as client:
+        yield client
 
 
 class Running:
@@ -41,6 +110,7 @@ class Running:
             self.gateway = gateway(endpoints, **options)
             await self.gateway.start()
 
+        self.has_stopped = False
         self._do(start())
 
     def _do(self, coroutine):
@@ -50,7 +120,14 @@ class Running:
     def url(self):
         return f"http://127.0.0.1:{self.gateway.port}"
 
+    def wait_until_up(self):
+        for _ in range(10_000):
+            if self.ask("GET", "/healthz")[0] == 200:
+                return
+        raise AssertionError("the gateway found no server")
+
     def stop(self, grace_s=0.0):
+        self.has_stopped = True
         self._do(self.gateway.stop(grace_s))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -93,10 +170,20 @@ def events(response):
             assert line in (b"\n", b"data: [DONE]\n"), line
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def start_gateway():
-    """Starts gateways: `start_gateway((address, model), …)`; who asks for one stops it."""
-    return Running
+    """Starts gateways that have found their servers: `start_gateway((address, model), …)`."""
+    started = []
+
+    def start(*endpoints, **options):
+        started.append(Running(*endpoints, **options))
+        started[-1].wait_until_up()
+        return started[-1]
+
+    yield start
+    for running in started:
+        if not running.has_stopped:
+            running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -105,16 +192,5 @@ def endpoint(server):
 
 
 @pytest.fixture
-def running(endpoint):
-    running = Running(endpoint)
-    wait_until_up(running)
-    yield running
-    running.stop()
-
-
-def wait_until_up(running):
-    """Asks until the gateway has found its servers."""
-    for _ in range(3000):
-        if running.ask("GET", "/healthz")[0] == 200:
-            return
-    raise AssertionError("the gateway found no server")
+def running(endpoint, start_gateway):
+    return start_gateway(endpoint)

@@ -1,9 +1,185 @@
-"""Streams put together are the texts of `generate`."""
+"""Texts that come in pieces, from many clients at once, are the texts of `generate`."""
+
+import contextlib
+import random
+from concurrent import futures
+
+import numpy as np
+import pytest
+
+from tfllm import contract
+from tfllm.gateway import metrics
+from tfllm.serving import Server
+
+WORDS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "cat",
+    "dog",
+    "世界",
+    "🙂",
+    "party",
+    "red",
+    "green",
+    "blue",
+]
+# What bodies and `generate` call the same.
+NAMES = {"max_tokens": "max_new_tokens"}
 
 
-def test_a_text_is_that_of_generate(running, gpt):
-    answer = running.complete(prompt="the cat", max_tokens=12, temperature=0)
-    expected = gpt.generate("the cat", max_new_tokens=12)
-    (choice,) = answer["choices"]
-    assert (choice["text"], choice["finish_reason"]) == (expected.text, expected.finish_reason)
-    assert answer["usage"]["completion_tokens"] == expected.num_tokens
+def bodies(count, seed):
+    """Requests of all kinds."""
+    rng = random.Random(seed)
+    for number in range(count):
+        body = {
+            "prompt": " ".join(rng.choices(WORDS, k=rng.randint(1, 18))),
+            "max_tokens": rng.randint(1, 40),
+            "seed": number,
+            "temperature": rng.choice([0, 0.7, 1.0, 1.5]),
+        }
+        if rng.random() < 0.3:
+            body |= {"top_k": 5, "repetition_penalty": 1.2}
+        if rng.random() < 0.3:
+            body["stop"] = rng.choice([["e"], ["a", "t", "o", "r"]])
+        yield body
+
+
+def expected(client, asked):
+    """What `generate` says of bodies: text, reason and number of tokens."""
+    names = ["max_tokens", "seed", "temperature", "top_k", "repetition_penalty"]
+    default = {"top_k": 0, "repetition_penalty": 1.0}
+    columns = {
+        NAMES.get(name, name): [body.get(name, default.get(name)) for body in asked]
+        for name in names
+    }
+    stops = [body.get("stop", []) for body in asked]
+    answers = client.generate([body["prompt"] for body in asked], stop=stops, **columns)
+    return [(one.text, one.finish_reason, one.num_tokens) for one in answers]
+
+
+def streamed(gateway, body):
+    """The same of a stream."""
+    text, reason, usage = "", None, None
+    for message in gateway.stream(stream_options={"include_usage": True}, **body):
+        if message["choices"]:
+            (choice,) = message["choices"]
+            assert reason is None
+            text, reason = text + choice["text"], choice["finish_reason"]
+        else:
+            usage = message["usage"]
+    return text, reason, usage["completion_tokens"]
+
+
+def left(gateway, body):
+    """Goes when the first piece comes."""
+    stream = gateway.stream(**body)
+    next(stream)
+    stream.close()
+
+
+def all_slots_come_back(client):
+    for _ in range(2000):
+        told = client.predict({"slot": np.arange(3, dtype=np.int32)}, contract.SLOTS)
+        if told["is_free"].all():
+            return True
+    return False
+
+
+def test_streams_of_two_gateways_on_one_server_are_the_texts_of_generate(
+    start_gateway, endpoint, client
+):
+    gateways = start_gateway(endpoint), start_gateway(endpoint)
+    asked = list(bodies(40, seed=1))
+    with futures.ThreadPoolExecutor(10) as threads:
+        told = []
+        for number, body in enumerate(asked):
+            told.append(threads.submit(streamed, gateways[number % 2], body))
+            if number % 4 == 0:
+                threads.submit(left, gateways[number % 3 % 2], body | {"max_tokens": 150})
+        told = [one.result() for one in told]
+    assert told == expected(client, asked)
+    assert all_slots_come_back(client)
+
+
+def test_texts_that_are_no_streams_are_the_same(running, client):
+    asked = list(bodies(8, seed=2))
+    prompts = [body["prompt"] for body in asked]
+    answer = running.complete(prompt=prompts, max_tokens=9, temperature=1, seed=5, n=2)
+    rows = [
+        {"prompt": prompt, "max_tokens": 9, "temperature": 1.0, "seed": 5 + i}
+        for prompt in prompts
+        for i in range(2)
+    ]
+    right = expected(client, rows)
+    assert [choice["index"] for choice in answer["choices"]] == [*range(16)]
+    assert [choice["text"] for choice in answer["choices"]] == [text for text, *_ in right]
+    assert answer["usage"]["completion_tokens"] == sum(count for *_, count in right)
+
+
+def test_the_texts_of_one_prompt_read_it_once(running):
+    before = metrics.REUSED_TOKENS.value("gpt")
+    prompt = "one two three four five six seven eight nine ten red green"
+    answer = running.complete(prompt=prompt, max_tokens=4, n=3, temperature=1)
+    num_prompt_tokens = answer["usage"]["prompt_tokens"]
+    assert metrics.REUSED_TOKENS.value("gpt") - before >= 2 * (num_prompt_tokens - 1)
+
+
+def test_a_client_that_goes_gives_its_slot_to_others(running, client):
+    for _ in range(5):
+        with contextlib.closing(running.stream(prompt="one", max_tokens=180)) as stream:
+            next(stream)
+    connection, response = running.open(
+        "POST", "/v1/completions", {"model": "gpt", "prompt": "one", "max_tokens": 1}
+    )
+    assert response.status == 200
+    connection.close()
+    assert all_slots_come_back(client)
+
+
+@pytest.fixture
+def other_server(bases):
+    with contextlib.ExitStack() as stack:
+
+        def start(port=0):
+            server = stack.enter_context(Server({"gpt": bases["gpt"]}, port=port))
+            server.wait_until_available(60)
+            return server
+
+        yield start
+
+
+def test_texts_go_on_where_they_were_when_their_server_is_started_anew(
+    start_gateway, other_server, client
+):
+    server = other_server()
+    gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"))
+    before = metrics.BEGUN_AGAIN.value("gpt")
+    asked = [{**body, "max_tokens": 150, "stop": []} for body in bodies(6, seed=3)]
+    with futures.ThreadPoolExecutor(6) as threads:
+        first = threads.submit(left, gateway, asked[0])
+        told = [threads.submit(streamed, gateway, body) for body in asked]
+        first.result()
+        server.stop(0)
+        other_server(server.port)
+        told = [one.result() for one in told]
+    assert told == expected(client, asked)
+    assert metrics.BEGUN_AGAIN.value("gpt") > before
+
+
+def test_texts_go_on_at_another_server_when_theirs_is_gone(
+    start_gateway, other_server, endpoint, client
+):
+    server = other_server()
+    gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"), endpoint)
+    asked = [{**body, "max_tokens": 150, "stop": []} for body in bodies(8, seed=4)]
+    with futures.ThreadPoolExecutor(8) as threads:
+        first = threads.submit(left, gateway, asked[0])
+        told = [threads.submit(streamed, gateway, body) for body in asked]
+        first.result()
+        server.stop(0)
+        told = [one.result() for one in told]
+    assert told == expected(client, asked)

@@ -16,7 +16,7 @@ from typing import Any
 from tfllm.contract import Embedding
 from tfllm.gateway.texts import Piece, Refused, Text, Token
 
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {429: "rate_limit_error"}
 
 
 def error_body(refused: Refused) -> dict[str, Any]:
