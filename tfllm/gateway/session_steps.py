@@ -78,6 +78,7 @@ class SessionSteps:
     def take_all(self) -> list[Text]:
         """The texts, to go on elsewhere."""
         self._let_go()
+        metrics.BEGUN_AGAIN.add(self._backend.model, count=len(self._running))
         texts = [*self._running, *self._reading]
         for text in texts:
             text.begin_again()

@@ -1,0 +1,101 @@
+"""Who waits for whom, and which server gets what; without servers."""
+
+import asyncio
+
+import pytest
+
+from tfllm.gateway.balancing import Replicas
+from tfllm.gateway.scheduler import Scheduler
+from tfllm.gateway.texts import Asked, Refused, Text
+from tfllm.gateway.waiting import Waiting
+
+
+def text(client, leader=None):
+    return Text(Asked("x", client=client), leader)
+
+
+def turns(waiting):
+    names = []
+    while (one := waiting.first()) is not None:
+        waiting.take(one)
+        names.append(one.asked.client)
+    return "".join(names)
+
+
+def test_clients_take_turns():
+    waiting = Waiting(9)
+    for client in "aaaabbc":
+        waiting.add([text(client)], 1)
+    assert turns(waiting) == "abcabaa"
+
+
+def test_a_text_that_was_running_is_the_next_of_its_client():
+    waiting = Waiting(9)
+    first, second = text("a"), text("a")
+    waiting.add([second], 1)
+    waiting.put_back([first])
+    assert waiting.first() is first
+
+
+def test_texts_of_one_prompt_wait_for_the_first_to_read_it_and_hold_up_no_other_client():
+    waiting = Waiting(9)
+    leader = text("a")
+    waiting.add([leader, text("a", leader)], 1)
+    waiting.add([text("b")], 1)
+    waiting.take(leader)
+    assert turns(waiting) == "b"
+    leader.be_ready()
+    assert turns(waiting) == "a"
+
+
+def test_a_request_waits_whole_or_not_at_all():
+    waiting = Waiting(3)
+    waiting.add([text("a")] * 2, 1)
+    with pytest.raises(Refused) as told:
+        waiting.add([text("b")] * 2, 7)
+    assert (told.value.status, told.value.retry_after_s, len(waiting)) == (429, 7, 2)
+
+
+class Backend:
+    """As far as it is looked at before a call."""
+
+    model, address, num_slots = "gpt", "nowhere:1", 4
+
+
+@pytest.fixture
+def replicas():
+    async def make():
+        schedulers = [Scheduler(Backend()) for _ in range(2)]
+        for scheduler in schedulers:
+            scheduler.is_up = True
+        return Replicas("gpt", schedulers)
+
+    return asyncio.run(make())
+
+
+def add(replicas, prompt):
+    """Which server gets it."""
+    before = [scheduler.load for scheduler in replicas.schedulers]
+    replicas.add([Text(Asked(prompt))])
+    after = [scheduler.load for scheduler in replicas.schedulers]
+    return [new > old for new, old in zip(after, before, strict=True)].index(True)
+
+
+def test_texts_go_to_the_server_with_the_least_to_do(replicas):
+    assert [add(replicas, "short") for _ in range(4)] == [0, 1, 0, 1]
+
+
+def test_a_conversation_stays_where_it_was_unless_that_is_too_busy(replicas):
+    talk = "a conversation of more than sixty-four characters, which was read by one server"
+    assert add(replicas, talk) == 0
+    assert add(replicas, talk + " and goes on") == 0
+    assert add(replicas, talk + " and goes on and on") == 0
+    assert add(replicas, talk + " and on") == 1
+
+
+def test_a_server_that_is_down_gets_nothing(replicas):
+    replicas.schedulers[0].is_up = False
+    assert [add(replicas, "x") for _ in range(2)] == [1, 1]
+    replicas.schedulers[1].is_up = False
+    with pytest.raises(Refused, match="No server of gpt answers"):
+        replicas.add([Text(Asked("x"))])
