@@ -133,12 +133,17 @@ class Running:
         self._thread.join()
         self._loop.close()
 
-    def open(self, method, path, body=None, headers=None):
-        """The connection and the response, of which nothing is read yet."""
+    def send(self, method, path, body=None, headers=None):
+        """The connection, of which nothing is read yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=60)
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         connection.request(method, path, body, headers or {})
+        return connection
+
+    def open(self, method, path, body=None, headers=None):
+        """The connection, and the response, of which the head is read."""
+        connection = self.send(method, path, body, headers)
         return connection, connection.getresponse()
 
     def ask(self, method, path, body=None, headers=None):

@@ -196,6 +196,25 @@ def test_more_texts_than_may_wait_are_refused(start_gateway, endpoint, full):
         assert {one.result() for one in waiting} == {(200, None)}
 
 
+def test_a_gateway_that_is_stopped_ends_its_texts_and_takes_no_others(
+    start_gateway, endpoint, full
+):
+    gateway = start_gateway(endpoint)
+    body = {"model": "gpt", "prompt": "x", "max_tokens": 30}
+    with futures.ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(gateway.ask, "POST", "/v1/completions", body)
+        while "queue_time" not in gateway.ask("GET", "/metrics")[1] and not waiting.done():
+            pass
+        stopped = threads.submit(gateway.stop, 60)
+        while gateway.ask("GET", "/healthz")[1]["status"] != "draining":
+            pass
+        refused, answer = gateway.ask("POST", "/v1/completions", body)
+        assert (refused, answer["error"]["type"]) == (503, "server_error")
+        full()
+        assert waiting.result()[0] == 200
+        stopped.result()
+
+
 def test_who_has_no_key_is_refused_and_keys_have_limits(start_gateway, endpoint, full):
     keys = Keys(["# ours", "sk-a concurrent=1 name=search", "", "sk-b per_minute=2"])
     gateway = start_gateway(endpoint, keys=keys)

@@ -114,15 +114,24 @@ def test_the_texts_of_one_prompt_read_it_once(running):
 
 
 def test_a_client_that_goes_gives_its_slot_to_others(running, client):
+    before = metrics.LEFT.value("gpt")
+    body = {"prompt": "one", "max_tokens": 180}
     for _ in range(5):
-        with contextlib.closing(running.stream(prompt="one", max_tokens=180)) as stream:
-            next(stream)
-    connection, response = running.open(
-        "POST", "/v1/completions", {"model": "gpt", "prompt": "one", "max_tokens": 1}
-    )
-    assert response.status == 200
+        left(running, body)
+    connection = running.send("POST", "/v1/completions", {"model": "gpt", "n": 9, **body})
     connection.close()
+    running.complete(prompt="one", max_tokens=1)
     assert all_slots_come_back(client)
+    assert metrics.LEFT.value("gpt") > before
+
+
+def test_a_gateway_that_is_stopped_gives_its_slots_back(start_gateway, endpoint, client):
+    gateway = start_gateway(endpoint)
+    with contextlib.closing(gateway.stream(prompt="one", max_tokens=180)) as stream:
+        next(stream)
+        gateway.stop()
+    told = client.predict({"slot": np.arange(3, dtype=np.int32)}, contract.SLOTS)
+    assert told["is_free"].all()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ Source:
 from __future__ import annotations
 
 import base64
-import time
+import datetime
 import uuid
 from array import array
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Shape:
         self.wants_logprobs = wants_logprobs
         self._model = model
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
-        self._created = int(time.time())
+        self._created = int(datetime.datetime.now(datetime.UTC).timestamp())
 
     def _message(self, kind: str, choices: list, **more: Any) -> dict[str, Any]:
         return {

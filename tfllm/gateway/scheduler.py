@@ -66,6 +66,8 @@ class Scheduler:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._steps is not None:
+            await self._steps.close()
         for text in self._take_all():
             text.refuse(Refused(503, "the gateway is being stopped."))
         await self.backend.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import logging
 import time
@@ -49,7 +50,7 @@ class Gateway:
         self._keys = keys or Keys()
         self._is_draining = False
         self._runner: web.AppRunner | None = None
-        self._started_at = int(time.time())
+        self._started_at = int(datetime.datetime.now(datetime.UTC).timestamp())
         self.port = 0
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -58,7 +59,7 @@ class Gateway:
             for scheduler in replicas.schedulers:
                 scheduler.start()
         self._runner = web.AppRunner(
-            self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+            self._app(), handler_cancellation=True, access_log=None, shutdown_timeout=5.0
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)

@@ -7,6 +7,8 @@ is decided as late as it can be.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 
 from tfllm import contract
@@ -14,6 +16,7 @@ from tfllm.gateway import metrics
 from tfllm.gateway.backend import Backend, Decoded, Prefilled
 from tfllm.gateway.texts import Piece, Refused, Text
 from tfllm.gateway.waiting import Waiting
+from tfllm.serving import ServingError
 
 # Tokens of each text in one call: few while nobody waits for a slot, so that texts come smoothly
 # and prompts are read soon; more when all slots are taken, which saves calls.
@@ -24,6 +27,7 @@ _READ_AT_ONCE = 32  # the server reads multiples of this
 _MOST_READ = 512
 _NO_SLOT_PAUSE_S = 0.05
 _NO_WORK_PAUSE_S = 0.005
+_CLOSING_S = 1.0
 _MOST_LOST = 10  # a text that is begun again so often without a token will never come
 
 _NO_SLOT = "no slot is free"
@@ -84,6 +88,15 @@ class SessionSteps:
             text.begin_again()
         self._reading, self._running, self._leaving = [], [], []
         return texts
+
+    async def close(self) -> None:
+        """Gives all slots back, if the server still answers."""
+        held = [(text.slot, text.lease) for text in [*self._running, *self._reading]]
+        slots = [*self._leaving, *((slot, lease) for slot, lease in held if slot is not None)]
+        if slots:
+            with contextlib.suppress(ServingError, TimeoutError):
+                async with asyncio.timeout(_CLOSING_S):
+                    await self._backend.release(slots)
 
     def _let_go(self) -> None:
         for texts in (self._reading, self._running):

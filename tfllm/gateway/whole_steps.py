@@ -71,6 +71,10 @@ class WholeSteps:
         self._calls = {}
         return texts
 
+    async def close(self) -> None:
+        """Ends the calls."""
+        self.take_all()
+
     async def _ask(self, text: Text) -> None:
         if text.asked.wants_tokens or text.asked.biases:
             what = "logprobs" if text.asked.wants_tokens else "logit_bias"
