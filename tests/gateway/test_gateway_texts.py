@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 from concurrent import futures
 
 import numpy as np
@@ -162,6 +163,23 @@ def test_texts_go_on_where_they_were_when_their_server_is_started_anew(
         told = [one.result() for one in told]
     assert told == expected(client, asked)
     assert metrics.BEGUN_AGAIN.value("gpt") > before
+
+
+def test_texts_go_on_with_the_version_that_takes_the_place_of_theirs(
+    start_gateway, bases, tmp_path, client
+):
+    shutil.copytree(bases["gpt"], tmp_path / "gpt")
+    with Server({"gpt": tmp_path / "gpt"}, port=0, poll_s=0.05) as server:
+        server.wait_until_available(60)
+        gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"))
+        before = metrics.BEGUN_AGAIN.value("gpt")
+        body = next(bodies(1, seed=5)) | {"max_tokens": 60, "stop": []}
+        right = expected(client, [body])
+        shutil.copytree(bases["gpt"] / "1", tmp_path / "aside")
+        (tmp_path / "aside").rename(tmp_path / "gpt" / "2")
+        while metrics.BEGUN_AGAIN.value("gpt") == before:  # one after the other
+            assert [streamed(gateway, body)] == right
+        assert [streamed(gateway, body)] == right
 
 
 def test_texts_go_on_at_another_server_when_theirs_is_gone(

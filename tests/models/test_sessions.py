@@ -229,6 +229,22 @@ def test_what_is_not_read_whole_is_not_continued(server, texts):
     assert server.begin(texts[1], "a")["is_ready"]
 
 
+def test_a_text_that_fills_the_context_does_not_disturb_those_that_go_on(server, gpt):
+    ban = {"bias_token_ids": [gpt.preprocessor.tokenizer.eos_id], "bias": [-1e9]}
+    full = server.begin("one two", "a", max_new_tokens=10**6, **ban)
+    other = server.begin("the cat", "b", max_new_tokens=40, **ban)
+    position = full["max_new_tokens"] - 1
+    at = 0
+    while at < position:
+        at = server.go_on(full["slot"], "a", at, min(30, position - at))["position"]
+    answer = server.ask(
+        "decode", slot=[full["slot"], other["slot"]], lease=["a", "b"], position=[at, 0],
+        max_tokens=[8],
+    )  # fmt: skip
+    assert answer["finish_reason"] == ["length", ""]
+    assert answer["num_tokens"] == [1, 8]
+
+
 def test_slots_run_out_and_come_back(server):
     slots = {lease: server.begin("one", lease)["slot"] for lease in LEASES[:NUM_SLOTS]}
     assert sorted(slots.values()) == [*range(NUM_SLOTS)]

@@ -56,6 +56,8 @@ def advance(
     end = rows.count + most
     k = tf.reduce_max(tf.concat([most, [1]], 0))
     places = tf.range(entries)
+    # Of a token that is ever read: the model may know no position behind it.
+    farthest = tf.maximum(lengths + add_token.limit - 2, 0)
     size = tf.shape(lengths)[0]
 
     def going_on(rows):
@@ -66,7 +68,7 @@ def advance(
         position = lengths - 1 + rows.count
         new = NewTokens(
             rows.last[:, None],
-            position[:, None],
+            tf.minimum(position, farthest)[:, None],
             start=position,
             visible=(places <= position[:, None])[:, None],
             entry_positions=places[None],

@@ -51,7 +51,7 @@ class Scheduler:
     @property
     def load(self) -> int:
         """Texts that run or wait."""
-        return len(self._waiting) + (len(self._steps) if self._steps else 0)
+        return len(self._waiting) + (self._steps.num_texts if self._steps else 0)
 
     @property
     def has_sessions(self) -> bool:
@@ -177,6 +177,6 @@ class Scheduler:
     def _show(self) -> None:
         labels = self.backend.model, self.backend.address
         metrics.WAITING.set(*labels, value=len(self._waiting))
-        metrics.RUNNING.set(*labels, value=len(self._steps) if self._steps else 0)
+        metrics.RUNNING.set(*labels, value=self._steps.num_texts if self._steps else 0)
         metrics.SLOTS.set(*labels, value=self.backend.num_slots)
         metrics.IS_UP.set(*labels, value=self.is_up)

@@ -52,7 +52,8 @@ class SessionSteps:
         self._decode_s = _Mean(0.02)  # of one token of all texts
         self._read_s = _Mean(0.0005)  # of one token of a prompt
 
-    def __len__(self) -> int:
+    @property
+    def num_texts(self) -> int:
         """Texts in slots."""
         return len(self._reading) + len(self._running)
 
@@ -116,7 +117,7 @@ class SessionSteps:
 
     @property
     def _has_room(self) -> bool:
-        return len(self) < self._backend.num_slots and time.monotonic() >= self._full_until
+        return self.num_texts < self._backend.num_slots and time.monotonic() >= self._full_until
 
     @property
     def _is_crowded(self) -> bool:
@@ -215,7 +216,9 @@ class SessionSteps:
         if self._is_crowded:
             return _SOME if self._reading else _MANY
         if self._has_room or self._reading:
-            return _FEW if self._reading or 2 * len(self) <= self._backend.num_slots else 2 * _FEW
+            return (
+                _FEW if self._reading or 2 * self.num_texts <= self._backend.num_slots else 2 * _FEW
+            )
         return _SOME
 
     def _take_decoded(self, text: Text, told: Decoded) -> None:

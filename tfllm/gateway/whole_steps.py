@@ -29,7 +29,8 @@ class WholeSteps:
         self._calls: dict[asyncio.Task, Text] = {}
         self._failed: list[tuple[Text, ServingError]] = []
 
-    def __len__(self) -> int:
+    @property
+    def num_texts(self) -> int:
         return len(self._calls)
 
     @property
