@@ -25,14 +25,14 @@ def turns(waiting):
 def test_clients_take_turns():
     waiting = Waiting(9)
     for client in "aaaabbc":
-        waiting.add([text(client)], 1)
+        waiting.add([text(client)])
     assert turns(waiting) == "abcabaa"
 
 
 def test_a_text_that_was_running_is_the_next_of_its_client():
     waiting = Waiting(9)
     first, second = text("a"), text("a")
-    waiting.add([second], 1)
+    waiting.add([second])
     waiting.put_back([first])
     assert waiting.first() is first
 
@@ -40,8 +40,8 @@ def test_a_text_that_was_running_is_the_next_of_its_client():
 def test_texts_of_one_prompt_wait_for_the_first_to_read_it_and_hold_up_no_other_client():
     waiting = Waiting(9)
     leader = text("a")
-    waiting.add([leader, text("a", leader)], 1)
-    waiting.add([text("b")], 1)
+    waiting.add([leader, text("a", leader)])
+    waiting.add([text("b")])
     waiting.take(leader)
     assert turns(waiting) == "b"
     leader.be_ready()
@@ -50,10 +50,12 @@ def test_texts_of_one_prompt_wait_for_the_first_to_read_it_and_hold_up_no_other_
 
 def test_a_request_waits_whole_or_not_at_all():
     waiting = Waiting(3)
-    waiting.add([text("a")] * 2, 1)
+    waiting.add([text("a")] * 2)
     with pytest.raises(Refused) as told:
-        waiting.add([text("b")] * 2, 7)
+        waiting.add([text("b")] * 2, retry_after_s=7)
     assert (told.value.status, told.value.retry_after_s, len(waiting)) == (429, 7, 2)
+    waiting.add([text("b")] * 2, num_free=1)
+    assert len(waiting) == 4
 
 
 class Backend:

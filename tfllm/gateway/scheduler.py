@@ -18,6 +18,7 @@ from tfllm.serving import Code, ServingError
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_TEXT_S = 2.0  # how long a text may take, to tell clients when to come again
 _HAND_OVER_S = 1.0  # of failing, after which other servers take the texts
 
 
@@ -45,7 +46,6 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._failing_since: float | None = None
         self._pause_s = _FIRST_PAUSE_S
-        self._text_s = 1.0  # how long a text takes, about
         self._task: asyncio.Task | None = None
 
     @property
@@ -78,8 +78,10 @@ class Scheduler:
         Raises:
             Refused: too many wait.
         """
-        slots = self.backend.num_slots or 1
-        self._waiting.add(texts, min(60.0, max(1.0, self._text_s * self.load / slots)))
+        num_slots = self.backend.num_slots or 1
+        num_free = max(0, num_slots - (self._steps.num_texts if self._steps else 0))
+        retry_after_s = min(60.0, max(1.0, _TEXT_S * self.load / num_slots))
+        self._waiting.add(texts, num_free, retry_after_s)
         self._own(texts)
 
     def take_over(self, texts: list[Text]) -> None:

@@ -22,13 +22,18 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
-    def add(self, texts: list[Text], retry_after_s: float) -> None:
+    def add(self, texts: list[Text], num_free: int = 0, retry_after_s: float = 1.0) -> None:
         """Puts texts of one request at the end of their client's queue.
+
+        Args:
+            texts: All of them, or none if there is no room.
+            num_free: How many need not wait, as there are slots for them.
+            retry_after_s: What to tell a client for whose texts there is no room.
 
         Raises:
             Refused: there would be too many.
         """
-        if len(self) + len(texts) > self.most:
+        if len(self) + len(texts) > self.most + num_free:
             raise Refused(
                 429,
                 f"{len(self)} texts are waiting already, of {self.most} at most: ask again later.",
