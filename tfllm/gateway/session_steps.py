@@ -126,8 +126,7 @@ class SessionSteps:
     async def _read(self) -> None:
         budget = _MOST_READ
         if self._running:
-            steps = _READ_STEPS * (_MANY if self._is_crowded else _FEW)
-            affordable = steps * self._decode_s.value / self._read_s.value
+            affordable = _READ_STEPS * self._reading_pace() * self._decode_s.value / self._read_s.value
             budget = min(budget, max(1, round(affordable / _READ_AT_ONCE)) * _READ_AT_ONCE)
         texts, most = self._to_read(budget)
         if not texts:
@@ -211,6 +210,13 @@ class SessionSteps:
         metrics.TOKENS.add(model, count=sum(len(one.token_ids) for one in told))
         for text, one in zip(texts, told, strict=True):
             self._take_decoded(text, one)
+
+    def _reading_pace(self) -> int:
+        if self._is_crowded:
+            return _MANY
+        # Most slots are empty: those who wait are more than those who are held up.
+        num_coming = len(self._reading) + len(self._waiting)
+        return _SOME if num_coming > len(self._running) else _FEW
 
     def _tokens_at_once(self) -> int:
         if self._is_crowded:
