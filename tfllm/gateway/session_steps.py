@@ -126,8 +126,9 @@ class SessionSteps:
     async def _read(self) -> None:
         budget = _MOST_READ
         if self._running:
-            affordable = _READ_STEPS * self._reading_pace() * self._decode_s.value / self._read_s.value
-            budget = min(budget, max(1, round(affordable / _READ_AT_ONCE)) * _READ_AT_ONCE)
+            available_s = _READ_STEPS * self._reading_pace() * self._decode_s.value
+            parts = round(available_s / self._read_s.value / _READ_AT_ONCE)
+            budget = min(budget, max(1, parts) * _READ_AT_ONCE)
         texts, most = self._to_read(budget)
         if not texts:
             return
