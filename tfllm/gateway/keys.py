@@ -82,8 +82,8 @@ class Keys:
         # Hashed, so that how long a look-up takes says nothing of a key.
         self._clients: dict[bytes, Client] = {}
         for number, line in enumerate(lines or (), 1):
-            key, *limits = line.split()[:1] and line.split() or [""]
-            if key and not key.startswith("#"):
+            key, *limits = line.split() or ["#"]
+            if not key.startswith("#"):
                 self._clients[_digest(key)] = _client(number, limits)
 
     @classmethod
