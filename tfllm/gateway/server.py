@@ -8,7 +8,6 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +25,7 @@ from tfllm.gateway.openai_answers import (
     usage_of,
 )
 from tfllm.gateway.openai_requests import Writing
+from tfllm.gateway.page_files import page_routes
 from tfllm.gateway.streaming import merged, send_stream
 from tfllm.gateway.texts import Piece, Refused, Text
 from tfllm.serving import ServingError
@@ -33,7 +33,6 @@ from tfllm.serving.monitoring import CONTENT_TYPE, page
 
 log = logging.getLogger(__name__)
 
-_PAGE = Path(__file__).parent / "page"
 _MAX_BODY_BYTES = 16 * 2**20
 
 
@@ -91,9 +90,7 @@ class Gateway:
         app.router.add_get("/v1/models/{model}", self._model)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/metrics", self._metrics)
-        if _PAGE.is_dir():
-            app.router.add_get("/", self._page)
-            app.router.add_static("/page/", _PAGE)
+        app.router.add_routes(page_routes())
         return app
 
     @web.middleware
@@ -205,9 +202,6 @@ class Gateway:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=page().encode(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def _page(self, _request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(_PAGE / "index.html")
 
     def _client(self, request: web.Request) -> Client:
         return self._keys.client(request.headers.get("Authorization"))
