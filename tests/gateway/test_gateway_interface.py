@@ -255,3 +255,17 @@ def test_metrics_count_what_was_written(running):
         assert f':tfllm:gateway:{name}{{model_name="gpt"}}' in page
     assert ':tfllm:gateway:requests{path="/v1/completions",code="200"}' in page
     assert ":tfllm:gateway:slots{" in page
+
+
+def test_alternatives_that_are_no_characters_are_told_apart(running):
+    answer = running.complete(prompt="the cat", max_tokens=40, temperature=2, seed=5, logprobs=5)
+    logprobs = answer["choices"][0]["logprobs"]
+    assert any(name.startswith("bytes:\\x") for name in logprobs["tokens"])
+    assert {len(best) for best in logprobs["top_logprobs"]} == {5}
+
+
+def test_a_server_is_looked_at_once_however_long_nobody_asks(caplog, running):
+    with caplog.at_level("INFO", "tfllm.gateway.scheduler"):
+        for _ in range(3):
+            running.complete(prompt="the cat", max_tokens=2)
+    assert not [record for record in caplog.records if "has version" in record.getMessage()]

@@ -118,10 +118,10 @@ class Completions(Shape):
             offsets.append(at)
             at += len(shown(token.raw))
         best = [
-            {shown(raw): _finite(value) for raw, value in token.alternatives} for token in tokens
+            {_named(raw): _finite(value) for raw, value in token.alternatives} for token in tokens
         ]
         return {
-            "tokens": [shown(token.raw) for token in tokens],
+            "tokens": [_named(token.raw) for token in tokens],
             "token_logprobs": [_finite(token.logprob) for token in tokens],
             "top_logprobs": best if any(best) else None,
             "text_offset": offsets,
@@ -192,6 +192,14 @@ def embeddings(
 def shown(raw: bytes) -> str:
     """A token as text; a part of a character as the character that stands for what is unknown."""
     return raw.decode(errors="replace")
+
+
+def _named(raw: bytes) -> str:
+    """A token as OpenAI's completions name it: parts of characters are told apart."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 def _token(raw: bytes, logprob: float) -> dict[str, Any]:
