@@ -60,6 +60,7 @@ class Scheduler:
     def start(self) -> None:
         """Begins to look for the server; belongs to the running event loop from then on."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Ends all at once."""
@@ -71,6 +72,15 @@ class Scheduler:
         for text in self._take_all():
             text.refuse(Refused(503, "the gateway is being stopped."))
         await self.backend.close()
+
+    def _ended(self, task: asyncio.Task) -> None:
+        """Says what a defect of ours, or an export that is none of ours, has ended."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("%s is not asked any more", self.backend.address, exc_info=error)
+        self.is_up = False
+        for text in self._take_all():
+            text.refuse(Refused(500, f"the gateway failed: {type(error).__name__}"))
 
     def add(self, texts: list[Text]) -> None:
         """Takes texts of one request.

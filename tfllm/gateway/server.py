@@ -69,7 +69,7 @@ class Gateway:
         """Refuses new texts, lets the running ones end for `grace_s`, then ends all."""
         self._is_draining = True
         end = time.monotonic() + grace_s
-        while self._load() and time.monotonic() < end:
+        while self.load and time.monotonic() < end:
             await asyncio.sleep(0.02)
         assert self._runner is not None
         for replicas in self._replicas.values():
@@ -77,7 +77,9 @@ class Gateway:
                 await scheduler.stop()
         await self._runner.cleanup()
 
-    def _load(self) -> int:
+    @property
+    def load(self) -> int:
+        """Texts that run or wait."""
         schedulers = (s for replicas in self._replicas.values() for s in replicas.schedulers)
         return sum(scheduler.load for scheduler in schedulers)
 
