@@ -118,6 +118,12 @@ def test_lengths_that_vary_from_batch_to_batch_are_not_compiled():
         inputs = [tf.TensorSpec(shape) for shape in shapes]
         return suits_this_replica(({"x": inputs[0]}, inputs[1:], None))
 
-    assert suits([2, 4], [2])
-    assert suits([None, 4], [None])
-    assert not suits([2, None], [2])
+    assert suits([32, 64], [32])
+    assert suits([None, 64], [None])
+    assert not suits([32, None], [32])
+
+
+def test_small_batches_are_not_worth_compiling():
+    assert not suits_this_replica(tf.TensorSpec([4, 64]))
+    assert not suits_this_replica(tf.TensorSpec([None, 40]))
+    assert suits_this_replica(tf.TensorSpec([16, 64]))

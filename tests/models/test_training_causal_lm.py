@@ -158,3 +158,20 @@ def test_lora_that_came_after_a_first_answer_is_in_the_next(new_model):
             variable.assign(tf.random.normal(variable.shape))
     after = model.score(["one"], [" two"])[0].logprob
     assert abs(after - before) > 0.01
+
+
+def test_a_step_that_is_worth_it_has_its_elementwise_work_compiled(new_model):
+    model = new_model("gpt")
+    model.compile()
+    model.optimizer.build(model.trainable_variables)
+
+    def has_compiled(rows):
+        ids = tf.TensorSpec([rows, 64], tf.int32)
+        x = dict.fromkeys(("token_ids", "segment_ids", "positions"), ids)
+        step = tf.function(lambda *data: model.train_step(data), autograph=False)
+        traced = step.get_concrete_function(x, ids, tf.TensorSpec([rows, 64]))
+        functions = traced.graph.as_graph_def().library.function
+        return any("_XlaMustCompile" in function.attr for function in functions)
+
+    assert has_compiled(rows=16)
+    assert not has_compiled(rows=2)

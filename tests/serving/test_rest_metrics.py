@@ -189,8 +189,9 @@ def test_the_page_is_in_prometheus_text_format(server, ask, predict):
 
     name, value = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r"[0-9.e+]+"
     labels = r'\{(?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*"(?:,(?!\}))?)*\}'
+    kind = "(counter|gauge|histogram)"
     for line in page.splitlines():
-        assert re.fullmatch(rf"# TYPE {name} (counter|histogram)|{name}{labels} {value}", line)
+        assert re.fullmatch(rf"# TYPE {name} {kind}|{name}{labels} {value}", line)
     assert page.endswith("\n")
 
 

@@ -60,7 +60,7 @@ def test_wrong_settings_are_refused_with_words(setting, words):
         ("family", "bert", "must be one of gpt, lstm: got 'bert'"),
         ("seed", -1, r"must be in \[0, 2\*\*32\): got -1"),
         ("seed", 2**32, r"must be in \[0, 2\*\*32\): got 4294967296"),
-        ("precision", "float16", "must be one of float32, bfloat16: got 'float16'"),
+        ("precision", "float16", "must be one of float32, bfloat16, auto: got 'float16'"),
         ("global_batch", 0, "must be at least 1: got 0"),
         ("validate_every", 0, "must be at least 1: got 0"),
         ("checkpoint_every", 0, "must be at least 1: got 0"),

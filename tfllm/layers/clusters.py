@@ -12,10 +12,16 @@ that should be compiled, of plain ops.
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+
+# Positions in a batch: the step of a smaller one is shorter than compiling is long. Where the
+# number of rows is not known, so many are assumed.
+_WORTH_COMPILING = 1024
+_ROWS = 16
 
 _scope = threading.local()  # MirroredStrategy traces each replica in a thread of its own
 
@@ -39,8 +45,9 @@ def are_compiled() -> bool:
 def suits_this_replica(inputs) -> bool:
     """Whether a training step on these inputs should compile its clusters.
 
-    It should on CPUs, where the lengths are known: XLA compiles anew for each shape that it meets,
-    which the number of rows seldom changes, but texts padded to the longest of a batch always do.
+    It should on CPUs, for batches that are worth it and whose lengths are known: XLA compiles anew
+    for each shape that it meets, which the number of rows seldom changes, but texts padded to the
+    longest of a batch always do.
 
     Args:
         inputs: Tensors with rows first, dicts and tuples of them, and None.
@@ -51,9 +58,10 @@ def suits_this_replica(inputs) -> bool:
         names = [device.name for device in tf.config.list_logical_devices()]
     if any("CPU" not in name.upper() for name in names):
         return False
-    return all(
-        tensor is None or tensor.shape[1:].is_fully_defined() for tensor in tf.nest.flatten(inputs)
-    )
+    shapes = [tensor.shape for tensor in tf.nest.flatten(inputs) if tensor is not None]
+    if not all(shape[1:].is_fully_defined() for shape in shapes):
+        return False
+    return max((shape[0] or _ROWS) * math.prod(shape[1:]) for shape in shapes) >= _WORTH_COMPILING
 
 
 def cluster(function: Callable) -> Callable:

@@ -187,7 +187,7 @@ class Task(DistributedFit, TextTask):
                 sums, outputs = self.summed_losses(x, y, weights, self.label_smoothing)
                 loss = tf.add_n(list(map(tf.math.divide_no_nan, sums, counts)))
                 scaled = self.optimizer.scale_loss(loss)
-            if self._has_metrics:
+            if outputs is not None:
                 self.compute_metrics(x, y, outputs, sample_weight=weight)
             return tape.gradient(scaled, self.trainable_weights), sums
 
