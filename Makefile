@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: quickstart test dev lint types parity compatibility tpu-compile dist clean
+.PHONY: quickstart test slow dev lint types parity compatibility tpu-compile dist clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/tfllm quickstart
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests that `make test` leaves out for their time.
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 # One tree for every tool: tfllm.trainers and tfllm.export live in top-level folders.
 dev: $(INSTALLED)

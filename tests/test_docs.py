@@ -43,6 +43,7 @@ def blocks(language, guide="pretrained.md"):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_the_python_of_the_guide_to_pretrained_models_runs(capsys):
     names = {}
@@ -66,6 +67,7 @@ def test_the_python_of_the_guide_to_machines_runs(capsys):
     assert "1 AVAILABLE None" in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_the_commands_of_the_guide_to_pretrained_models_run():
     (block,) = blocks("sh")
@@ -131,6 +133,7 @@ def test_the_commands_that_a_guide_only_shows_have_these_options(guide):
                 load_recipe(args.recipe).with_settings(args.set)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_the_guide_to_clients_runs(capsys):
     Path("questions.jsonl").write_text('{"prompt": "It was", "id": 7}\n{"prompt": "She"}\n')

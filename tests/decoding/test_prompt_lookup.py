@@ -211,6 +211,7 @@ def wild(new_model):
     return model
 
 
+@pytest.mark.slow
 def test_texts_of_a_transformer_are_those_without_guesses_to_the_end_of_its_context(wild, texts):
     again = (texts[0] + " ") * 3 + texts[0][:4]
     prompts = [again, texts[1][:3] * 8, "", texts[2], texts[2], "a b a b a b"]

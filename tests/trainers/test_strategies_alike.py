@@ -52,6 +52,7 @@ def differences(found, expected, tolerance):
             yield f"{name}: {error}"
 
 
+@pytest.mark.slow
 def test_every_feature_trains_alike_on_one_device_two_replicas_and_two_processes(
     tiny, train, tmp_path
 ):
