@@ -12,12 +12,13 @@ FOLDERS = {
     "tfllm.export": ROOT / "export",
 }
 
-LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls", "chat"}
+LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls", "chat", "stderr_log"}
 MAY_IMPORT = {
     "contract": set(),
     "errors": set(),
     "_version": set(),
     "rows": set(),
+    "stderr_log": set(),
     "calls": set(),
     "chat": {"templates"},
     "templates": set(),

@@ -95,10 +95,10 @@ SAMPLING = (
 
 _ERROR = Field("error", "string")
 
-# A text in a slot of the server: `prefill` puts it there, `decode` goes on with it, `release` gives
-# the slot back. `lease` is the client's own word for one text, and no other's; `position` is how
-# many tokens the text has behind its prompt.
-_SESSIONS = {
+# What an export with sessions has besides, for a text in a slot of the server: `prefill` puts it
+# there, `decode` goes on with it, `release` gives the slot back. `lease` is the client's own word
+# for one text, and no other's; `position` is how many tokens the text has behind its prompt.
+SESSION_SIGNATURES = {
     # Called again with the same lease while `is_ready` is false: it reads on.
     PREFILL: Signature(
         (
@@ -227,7 +227,7 @@ SIGNATURES = {
     ),
     # An entry of METADATA_FILE as JSON, for clients that see only the server; "" if there is none.
     DESCRIBE: Signature((Field("key", "string"),), (Field("value", "string"),)),
-    **_SESSIONS,
+    **SESSION_SIGNATURES,
 }
 
 
@@ -245,8 +245,6 @@ def signatures_of(*names: str) -> dict[str, Signature]:
 GENERATOR_SIGNATURES = signatures_of(GENERATE, BEAM_SEARCH, SCORE, TOKENIZE, DETOKENIZE)
 # With a chat template, which a client cannot know without asking for it.
 CHAT_SIGNATURES = GENERATOR_SIGNATURES | {DESCRIBE: SIGNATURES[DESCRIBE]}
-# What an export with sessions has besides.
-SESSION_SIGNATURES = _SESSIONS
 CLASSIFIER_SIGNATURES = signatures_of(CLASSIFY, CLASSIFY_EXAMPLES, TOKENIZE, DETOKENIZE)
 MASKED_LM_SIGNATURES = signatures_of(FILL_MASK, TOKENIZE, DETOKENIZE)
 EMBEDDER_SIGNATURES = signatures_of(EMBED, TOKENIZE, DETOKENIZE)

@@ -46,11 +46,7 @@ class Checkpoints:
         # The state by position: the names of Keras layers depend on what else the process made.
         self._state = {"model": [variable.value for variable in model.variables]}
         if optimizer:
-            # Each step makes these norms anew, and checkpoints of an earlier version have none.
-            norms = getattr(model.optimizer, "gradient_norms", None)
-            self._state["optimizer"] = [
-                variable.value for variable in model.optimizer.variables if variable is not norms
-            ]
+            self._state["optimizer"] = [variable.value for variable in model.optimizer.variables]
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ from tfllm.gateway.balancing import Replicas
 from tfllm.gateway.keys import Keys
 from tfllm.gateway.scheduler import Scheduler
 from tfllm.gateway.server import Gateway
+from tfllm.stderr_log import logged_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def run(served: Gateway, host: str, port: int, grace_s: float) -> None:
     Raises:
         UserError: the port cannot be had.
     """
-    with _logging_to_stderr():
+    with logged_to_stderr("tfllm.gateway"):
         asyncio.run(_serve(served, host, port, grace_s))
 
 
@@ -79,16 +78,3 @@ async def _serve(served: Gateway, host: str, port: int, grace_s: float) -> None:
     await stopping.wait()
     log.info("stopping: waiting up to %g s for running texts", grace_s)
     await served.stop(grace_s)
-
-
-@contextlib.contextmanager
-def _logging_to_stderr():
-    root = logging.getLogger("tfllm.gateway")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)

@@ -291,7 +291,7 @@ class Sessions:
             stopped=steps == 0,
             tail=tf.cond(
                 stops.any,
-                lambda: self._joined(written, row.count),
+                lambda: _joined(text.token_bytes.look_up(written), row.count),
                 lambda: tf.fill(tf.shape(lengths), ""),
             ),
         )
@@ -335,15 +335,16 @@ class Sessions:
         token_ids = tf.where(is_one, token_ids, contract.PADDING)
         alternatives = told.alternatives[:, :most]
         alternatives = tf.where(is_one[..., None], alternatives, contract.PADDING)
-        raw = self._joined(rows.token_ids, rows.count)
+        pieces = self.text.token_bytes.look_up(rows.token_ids)
+        raw = _joined(pieces, rows.count)
         shown = tf.where(ended == _GOES_ON, shown_so_far(raw, stops), stops.cut(raw))
-        earlier = shown_so_far(self._joined(rows.token_ids, begin), stops)
+        earlier = shown_so_far(_joined(pieces, begin), stops)
         return {
             "text": new_part(self.text.finish(earlier), self.text.finish(shown)),
             "position": rows.count,
             "num_tokens": count,
             "token_ids": token_ids,
-            "token_bytes": self.text.token_bytes.look_up(token_ids),
+            "token_bytes": tf.where(is_one, tf.gather(pieces, place, batch_dims=1), ""),
             "logprobs": tf.where(is_one, told.logprob[:, :most], 0.0),
             "alternative_ids": alternatives,
             "alternative_bytes": self.text.token_bytes.look_up(alternatives),
@@ -351,12 +352,6 @@ class Sessions:
                 is_one[..., None], told.alternative_logprobs[:, :most], 0.0
             ),
         }
-
-    def _joined(self, token_ids, count):
-        """string[b], the bytes of the first int32[b] of int32[b, n] tokens."""
-        shown = tf.sequence_mask(count, tf.shape(token_ids)[1])
-        pieces = self.text.token_bytes.look_up(tf.where(shown, token_ids, contract.PADDING))
-        return tf.strings.reduce_join(pieces, -1)
 
     def release(self, slot, lease):
         """See `contract.SIGNATURES`."""
@@ -397,6 +392,12 @@ def _with_written(tokens, lengths, rows: Rows):
     is_new = (place >= 0) & (place < rows.count[:, None])
     within = tf.clip_by_value(place, 0, tf.shape(rows.token_ids)[1] - 1)
     return tf.where(is_new, tf.gather(rows.token_ids, within, batch_dims=1), tokens)
+
+
+def _joined(pieces, count):
+    """string[b], the first int32[b] of string[b, n]."""
+    shown = tf.sequence_mask(count, tf.shape(pieces)[1])
+    return tf.strings.reduce_join(tf.where(shown, pieces, ""), -1)
 
 
 def _caches_of(model):

@@ -71,11 +71,13 @@ class AdamW(keras.optimizers.AdamW):
         self.gradient_norm = self.add_variable(
             (), name="gradient_norm", dtype="float32", aggregation="only_first_replica"
         )
-        self.gradient_norms = self.add_variable(
-            (len(variables),),
-            name="gradient_norms",
+        # No variable of the optimizer's state: each step makes it anew.
+        self.gradient_norms = keras.Variable(
+            tf.zeros([len(variables)]),
             dtype="float32",
+            trainable=False,
             aggregation="only_first_replica",
+            name="gradient_norms",
         )
 
     def apply(self, grads, trainable_variables=None):

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 from concurrent import futures
 
@@ -27,6 +26,7 @@ from tfllm.serving.rest_server import RestOptions, RestServer, listen
 from tfllm.serving.servables import Servable
 from tfllm.serving.states import VersionOptions
 from tfllm.serving.versions import Versions
+from tfllm.stderr_log import logged_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def serve(models: Models | ConfigFile, *, grace_s: float = 60.0, **options) -> N
             os._exit(128 + number)  # an op that hangs would block every gentler way out
         stopping.set()
 
-    with _logging_to_stderr(), _signals_to(on_signal):
+    with logged_to_stderr("tfllm.serving"), _signals_to(on_signal):
         file = models if isinstance(models, ConfigFile) else None
         server = Server(models.models if isinstance(models, ConfigFile) else models, **options)
         server.start()
@@ -208,18 +208,3 @@ def _signals_to(handler):
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-@contextlib.contextmanager
-def _logging_to_stderr():
-    root = logging.getLogger("tfllm.serving")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
