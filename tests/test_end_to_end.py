@@ -56,7 +56,7 @@ def test_what_is_deployed_serves_the_quickstarts_model(quickstart):
         .replace("8501", str(rest_port))
         for flag in server["command"]
     ]
-    pod = yaml.safe_load((deploy / "kubernetes" / "deployment.yaml").read_text())
+    pod = yaml.safe_load((deploy / "kubernetes" / "serving.yaml").read_text())
     (container,) = pod["spec"]["template"]["spec"]["containers"]
     ready = container["readinessProbe"]["httpGet"]["path"]
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfllm.data import Records
-from tfllm.models import Task
+from tfllm.models.one_program import JitCompile
 from tfllm.optimizers import AdamW
 from tfllm.trainers.adapting import adapt, scales
 from tfllm.trainers.recipe import Recipe
@@ -15,13 +15,22 @@ from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
 
 
-def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> Any:
+def compiled_model(
+    recipe: Recipe,
+    records: Records,
+    schedule: WarmupCosine,
+    jit_compile: JitCompile = "auto",
+) -> Any:
     """The model of a recipe, compiled with its built optimizer.
+
+    Where XLA compiles its whole step, texts are padded to one length, or to those of the recipe's
+    buckets: it would compile every new one anew.
 
     Args:
         recipe: What to train.
         records: On what.
         schedule: The learning rate.
+        jit_compile: As of `Task.compile`.
 
     Raises:
         UserError: they do not fit together.
@@ -43,8 +52,11 @@ def compiled_model(recipe: Recipe, records: Records, schedule: WarmupCosine) -> 
         weighted_metrics=TRAININGS[recipe.task].metrics() or None,
         microbatches=recipe.microbatches,
         label_smoothing=recipe.label_smoothing,
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
+    if model.is_one_program and hasattr(model.preprocessor, "padding"):
+        model.preprocessor.padding = "max_length"
+    model.step_per_shape = model.is_one_program and recipe.batch_tokens > 0
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -57,14 +69,8 @@ def schedule_of(recipe: Recipe) -> WarmupCosine:
     )
 
 
-def pad_to_one_length(model: Task) -> None:
-    """Gives the rows of texts one length, for devices that compile every new shape anew."""
-    if hasattr(model.preprocessor, "padding"):
-        model.preprocessor.padding = "max_length"
-
-
 def whole_step(recipe: Recipe, records: Records) -> tuple[Callable, list[tf.Tensor]]:
-    """A step of `fit` as a TPU runs it: forward, backward, clipping and update in one program.
+    """A step of `fit` as a TPU or GPU runs it: forward, backward, clipping, update in one program.
 
     Args:
         recipe: What to train.
@@ -77,11 +83,10 @@ def whole_step(recipe: Recipe, records: Records) -> tuple[Callable, list[tf.Tens
         UserError: as of `compiled_model`.
     """
     keras.utils.set_random_seed(recipe.seed)
-    model = compiled_model(recipe, records, schedule_of(recipe))
-    pad_to_one_length(model)
+    model = compiled_model(recipe, records, schedule_of(recipe), jit_compile=True)
     objective = begun_alike(objective_of(recipe, records), model)
     batches = records.batches("train", recipe.global_batch, objective, num_steps=1)
-    model.fit(batches, verbose=0)  # Keras makes its metrics in the first step
+    model.evaluate(batches, verbose=0)  # Keras makes its metrics in the first step
     (batch,) = batches.map(model.preprocess_samples)
     tensors = [tensor for tensor in tf.nest.flatten(batch) if tensor is not None]
 

@@ -15,13 +15,15 @@ import tensorflow as tf
 from tfllm.aside import make_folder
 from tfllm.data import Records
 from tfllm.errors import UserError
+from tfllm.models.one_program import JitCompile
 from tfllm.trainers import callbacks as own
 from tfllm.trainers import run_folder
 from tfllm.trainers.averaging import use_averages
 from tfllm.trainers.checkpoints import Checkpoints
-from tfllm.trainers.compiled import compiled_model, pad_to_one_length, schedule_of
+from tfllm.trainers.compiled import compiled_model, schedule_of
 from tfllm.trainers.devices import peak_flops
 from tfllm.trainers.early_stopping import BestWeights
+from tfllm.trainers.feed import make_feed
 from tfllm.trainers.flops import model_flops
 from tfllm.trainers.hyperparameters import write_recipe, write_result
 from tfllm.trainers.laps import Lap, Laps, Waiting
@@ -72,6 +74,7 @@ def fit(
     run: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
     strategy: str = "auto",
+    jit_compile: JitCompile = "auto",
     accept_changes: bool = False,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     watch: Watch | None = None,
@@ -90,6 +93,9 @@ def fit(
         tensorboard: Where TensorBoard's files go; `tensorboard_logs/` and the name of the run's
             folder by default.
         strategy: See `make_strategy`.
+        jit_compile: Whether XLA compiles the training step as a whole; "auto" does it on GPUs. A
+            TPU compiles it in any case. Texts are then padded to one length, and dropout draws
+            other random numbers.
         accept_changes: Whether a run that was begun by another recipe may go on by this one, where
             it has the same variables; changes.json in its folder says what changed after which
             step.
@@ -120,11 +126,13 @@ def fit(
         workers.folders(run, tensorboard) as (run, tensorboard),
         run_folder.open_run(run, recipe, records.meta, accept_changes=accept_changes),
     ):
-        result = _train(recipe, records, workers, run, tensorboard, callbacks, watch)
+        result = _train(recipe, records, workers, run, tensorboard, callbacks, watch, jit_compile)
         return Result(*workers.chiefs(result))
 
 
-def _train(recipe, records, workers, run, tensorboard, callbacks, watch):  # noqa: PLR0913
+def _train(  # noqa: PLR0913
+    recipe, records, workers, run, tensorboard, callbacks, watch, jit_compile
+):
     """Goes on to the end of a run that this process has open. Only the chief's result counts."""
     # Where the weights come from, the first that there is:
     # 1. the finished run, 2. its newest checkpoint that can be read, 3. the recipe's seed.
@@ -137,10 +145,8 @@ def _train(recipe, records, workers, run, tensorboard, callbacks, watch):  # noq
     distribution = workers.strategy
     objective = objective_of(recipe, records)
     with distribution.scope():
-        model = compiled_model(recipe, records, schedule)
+        model = compiled_model(recipe, records, schedule, jit_compile)
         _require_writer(recipe, model)
-        if isinstance(distribution, tf.distribute.TPUStrategy):
-            pad_to_one_length(model)
     objective = begun_alike(objective, model)
     checkpoints = Checkpoints(run / run_folder.CHECKPOINTS, model, recipe.keep_checkpoints)
     start = workers.chiefs(checkpoints.restore())
@@ -150,23 +156,17 @@ def _train(recipe, records, workers, run, tensorboard, callbacks, watch):  # noq
     held_out = records.num_rows("validation") > 0
     writer = Writer()
     best = _best(recipe, held_out, model, checkpoints, run / run_folder.BEST, writer)
-    validation = Validation(records, objective, recipe.global_batch)
     replicas = distribution.num_replicas_in_sync
-    compute, of_peak = _compute(recipe, model, validation, replicas)
+    feed = make_feed(recipe, records, objective, model, replicas)
+    validation = Validation(records, objective, recipe.global_batch, feed)
+    compute, of_peak = _compute(recipe, model, feed, replicas)
     if workers.is_chief:
-        _announce(recipe, records, model, replicas, start, run, tensorboard)
+        _announce(recipe, records, model, feed, replicas, start, run, tensorboard)
         print(of_peak, file=sys.stderr)
     write_recipe(tensorboard, recipe)
-    batches = records.batches(
-        "train",
-        recipe.global_batch,
-        objective,
-        seed=recipe.seed,
-        start_step=start,
-        num_steps=recipe.steps - start,
-    )
+    batches = feed.train(start, recipe.steps - start)
     laps, waiting = Laps(), Waiting()
-    monitor = Monitor(recipe, validation, schedule, tensorboard, run, compute, laps, waiting)
+    monitor = Monitor(recipe, validation, feed, schedule, tensorboard, run, compute, laps, waiting)
     validate = own.Validate(recipe, validation, tensorboard, best, monitor, watch)
     with own.StopOnSignal(workers) as signals, writer:
         if start < recipe.steps and not workers.chiefs(best is not None and best.is_over(start)):
@@ -214,7 +214,7 @@ def _train(recipe, records, workers, run, tensorboard, callbacks, watch):  # noq
 
 
 def _records(recipe: Recipe, replicas: int) -> Records:
-    if recipe.global_batch % (replicas * recipe.microbatches):
+    if not recipe.batch_tokens and recipe.global_batch % (replicas * recipe.microbatches):
         parts = f" times {recipe.microbatches} microbatches" if recipe.microbatches > 1 else ""
         raise UserError(
             f"global_batch must be a multiple of the {replicas} replicas{parts}: got "
@@ -252,11 +252,9 @@ def _require_writer(recipe: Recipe, model) -> None:
         )
 
 
-def _compute(recipe, model, validation, replicas) -> tuple[Compute, str]:
+def _compute(recipe, model, feed, replicas) -> tuple[Compute, str]:
     """For the utilisation, and what to say of it."""
-    x, y, _ = validation.records.batches(
-        "train", recipe.global_batch, validation.objective, num_steps=1
-    ).element_spec
+    x, y, _ = feed.train(0, 1).element_spec
     is_tokens = isinstance(x, dict) and "token_ids" in x
     flops = model_flops(model, x, y) if is_tokens else None
     if flops is None:
@@ -274,16 +272,14 @@ def _compute(recipe, model, validation, replicas) -> tuple[Compute, str]:
     return Compute(flops, devices * peak.flops), said
 
 
-def _announce(recipe, records, model, replicas, start, run, tensorboard):
+def _announce(recipe, records, model, feed, replicas, start, run, tensorboard):  # noqa: PLR0913
     """Says what will happen, in numbers."""
-    tokens = recipe.global_batch * records.sequence_length
-    epochs = recipe.steps * recipe.global_batch / records.num_rows("train")
     weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     device = tf.config.list_logical_devices()[-1].device_type  # CPUs are listed first
     print(
-        f"{recipe.name}: {weights:,} weights, {recipe.precision}, on {replicas} x {device}.\n"
-        f"{recipe.steps:,} steps of {recipe.global_batch} rows x {records.sequence_length} = "
-        f"{tokens:,} tokens: {recipe.steps * tokens:,} tokens, {epochs:.2g} times {recipe.data}.\n"
+        f"{recipe.name}: {weights:,} weights, {recipe.precision}, on {replicas} x {device}"
+        f"{', each step compiled by XLA' if model.is_one_program else ''}.\n"
+        f"{feed.described()}\n"
         f"Writes {run} (a checkpoint every {recipe.checkpoint_every} steps) and {tensorboard}."
         + (f"\nGoes on after step {start:,}." if start else "")
         + (

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfllm.trainers import run_folder
 from tfllm.trainers.event_file import EventFile
+from tfllm.trainers.feed import Feed, Size
 from tfllm.trainers.laps import Laps, Waiting, per_step
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.terminal import Terminal
@@ -57,6 +58,7 @@ class Monitor(keras.callbacks.Callback):
     Args:
         recipe: The run's recipe.
         validation: What says more of a loss.
+        feed: What the steps are made of.
         schedule: The learning rate as a function of the steps already done.
         folder: Where TensorBoard's files go.
         run: The run's folder.
@@ -74,6 +76,7 @@ class Monitor(keras.callbacks.Callback):
         self,
         recipe: Recipe,
         validation: Validation,
+        feed: Feed,
         schedule,
         folder: Path,
         run: Path,
@@ -89,11 +92,12 @@ class Monitor(keras.callbacks.Callback):
         self.compute = compute
         self.laps = laps
         self.waiting = waiting
-        self.tokens_per_step = recipe.global_batch * validation.records.sequence_length
+        self.feed = feed
         self.tokens_per_second = 0.0
         self._events = EventFile(folder / "train")
         self._losses: list[float] = []  # since the last point
-        self._num_timed = 0
+        self._sizes: list[Size] = []  # of these steps
+        self._timed_positions = 0
         self._timed_s = 0.0
         self._timed_since = 0  # steps of the laps
         self._progress: dict = {}
@@ -111,16 +115,18 @@ class Monitor(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.laps.lap("step")
+        step = steps_done(self.model)
+        size = self.feed.size(step - 1)
+        self._sizes.append(size)
         if batch > 0:
             self._timed_s += time.perf_counter() - self._step_began
-            self._num_timed += 1
+            self._timed_positions += size.positions
             self._timed_since += 1
-            self.tokens_per_second = self._num_timed * self.tokens_per_step / self._timed_s
+            self.tokens_per_second = self._timed_positions / self._timed_s
         else:
             self.laps.take()
             self.waiting.take()
         self._losses.append(logs["loss"])
-        step = steps_done(self.model)
         self.terminal.step(step, logs["loss"], self.tokens_per_second)
         if step % LOG_EVERY == 0 or step == self.recipe.steps:
             self._log(step)
@@ -135,11 +141,16 @@ class Monitor(keras.callbacks.Callback):
         if self._timed_since:
             laps = self.laps.take()
             step_s = laps["step"] / self._timed_since
-            scalars["tokens_per_second"] = self.tokens_per_step / step_s
+            timed = sum(size.positions for size in self._sizes[-self._timed_since :])
+            scalars["tokens_per_second"] = timed / laps["step"]
             scalars |= self.compute.utilisation(step_s)
             seconds = per_step(laps, self.waiting.take(), self._timed_since)
             scalars |= {f"seconds/{name}": value for name, value in seconds}
             self._timed_since = 0
+        filled = [size.tokens for size in self._sizes if size.tokens is not None]
+        if filled:
+            scalars["packing_efficiency"] = sum(filled) / sum(s.positions for s in self._sizes)
+        self._sizes.clear()
         self._progress |= scalars | {"step": step}
         if step % NORMS_EVERY == 0 or step == self.recipe.steps:
             scalars = scalars | self._norms_by_name()

@@ -37,6 +37,8 @@ TASKS = {
     "text_embedder": _ENCODERS,
     "skip_gram": ("skip_gram",),
 }
+# What data must be prepared for, to be batched by a budget: the rest is packed without padding.
+BUDGETED = ("seq2seq_lm", "text_classifier", "span_qa", "text_embedder")
 PRECISIONS = ("float32", "bfloat16", "auto")
 
 
@@ -121,7 +123,11 @@ class Recipe:
         objective: The settings of the task's objective, see `tfllm.data.objectives`; `name` is
             which one where the task has several.
         data: The folder that `tfllm prepare` wrote.
-        global_batch: Rows per step, over all replicas together.
+        global_batch: Rows per step, over all replicas together. Not read with `batch_tokens`.
+        batch_tokens: Instead of so many rows: positions of a step at most, padding included, over
+            all replicas together; texts of like length are batched, see `tfllm.data.buckets`. For
+            data of `BUDGETED`. 0 = `global_batch` rows.
+        length_buckets: Lengths that batches are padded to with `batch_tokens`, at most.
         steps: Optimizer steps.
         optimizer: See `Optimizer`.
         microbatches: Equal parts of each replica's share of a step that are computed one after
@@ -153,6 +159,8 @@ class Recipe:
     objective: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: str = ""
     global_batch: int = 16
+    batch_tokens: int = 0
+    length_buckets: int = 16
     steps: int = 1000
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     microbatches: int = 1
@@ -179,9 +187,11 @@ class Recipe:
         check(self, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         for name in ("label_smoothing", "ema"):
             check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        check(self, "batch_tokens", self.batch_tokens >= 0, "at least 0 (0 = global_batch rows)")
         check(self, "patience", self.patience >= 0, "at least 0 (0 = all steps)")
         for name in (
-            "global_batch", "microbatches", "steps", "validate_every", "checkpoint_every"
+            "global_batch", "length_buckets", "microbatches", "steps", "validate_every",
+            "checkpoint_every",
         ):  # fmt: skip
             check(self, name, getattr(self, name) >= 1, "at least 1")
         check(self, "keep_checkpoints", self.keep_checkpoints >= 1, "at least 1")

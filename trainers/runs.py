@@ -34,8 +34,9 @@ def compare_runs(
 
     Returns:
         Of each run `run`, `state` (finished, running, stopped, or unreadable with the `reason`),
-        `steps`, `loss`, `tokens_per_second`, `mfu` and `validation_…` as far as they are known,
-        `precision`, `machine`, and the values of its recipe in which the runs differ.
+        `steps`, `loss`, `tokens_per_second`, `mfu`, `packing_efficiency` and `validation_…` as far
+        as they are known, `precision`, `machine`, and the values of its recipe in which the runs
+        differ.
 
     Raises:
         UserError: there is no such folder, or no run has the column.
@@ -99,6 +100,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
         **{f"validation_{name}": value for name, value in validation.items()},
         "tokens_per_second": result.get("tokens_per_second", progress.get("tokens_per_second")),
         "mfu": progress.get("mfu"),
+        "packing_efficiency": progress.get("packing_efficiency"),
         "precision": recipe.precision,
         "machine": ", ".join(machine.get("accelerators") or []) or machine.get("cpu"),
     }

@@ -50,8 +50,14 @@ def step_graph(recipe: Recipe, records: Records, replicas: int = 1) -> StepGraph
     """Traces the step of one replica; its memory is that of one microbatch.
 
     Raises:
-        UserError: the recipe and the data do not fit, or the rows of the task have no fixed length.
+        UserError: the recipe and the data do not fit, the rows of the task have no fixed length, or
+            the recipe has a budget of tokens instead of rows.
     """
+    if recipe.batch_tokens:
+        raise UserError(
+            "`plan` is for steps of one shape: set batch_tokens=0, and a global_batch of as many "
+            "positions."
+        )
     rows = recipe.global_batch // (replicas * recipe.microbatches)
     if rows * replicas * recipe.microbatches != recipe.global_batch:
         raise UserError(

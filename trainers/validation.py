@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfllm.data import Records
 from tfllm.data.objectives import Objective
+from tfllm.trainers.feed import Feed
 
 # The tasks whose loss is in nats per token; their perplexity says how many tokens are as likely.
 _OF_TOKENS = ("causal_lm", "completion", "chat", "seq2seq_lm", "denoising")
@@ -20,14 +21,16 @@ class Validation(NamedTuple):
         records: The prepared data.
         objective: Of the training; what it draws is drawn alike each time.
         batch_size: Rows per batch, over all replicas together.
+        feed: Where the batches come from; None = they have `batch_size` rows, in order.
     """
 
     records: Records
     objective: Objective
     batch_size: int
+    feed: Feed | None = None
 
     def measure(self, model: keras.Model, max_batches: int = 0) -> dict[str, float]:
-        """Evaluates a compiled model on the rows of the split, in order.
+        """Evaluates a compiled model on the rows of the split, in the same order each time.
 
         Args:
             model: The model.
@@ -43,7 +46,9 @@ class Validation(NamedTuple):
         return self.describe({name: float(value) for name, value in found.items()}, "validation")
 
     def batches(self) -> tf.data.Dataset:
-        """The rows of the split, in order."""
+        """One pass over the split."""
+        if self.feed is not None:
+            return self.feed.validation()
         return self.records.batches("validation", self.batch_size, self.objective, shuffle=False)
 
     def describe(self, found: dict[str, float], split: str) -> dict[str, float]:

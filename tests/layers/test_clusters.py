@@ -6,9 +6,9 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tfllm.layers import gelu_tanh
-from tfllm.layers.clusters import compiled_clusters, suits_this_replica
-from tfllm.layers.fused import activate, attend, normalise
+from tfllm.layers import Linear, gelu_tanh
+from tfllm.layers.clusters import add_bias, compiled_clusters, narrowed, suits_this_replica
+from tfllm.layers.fused import activate, attend, normalise, transposed
 from tfllm.layers.vocabulary_loss import vocabulary_loss
 
 
@@ -40,6 +40,14 @@ CASES = {
     "attention with a bias of each row": (
         lambda q, k, v, bias: attend(q, k, v, None, bias, 1.0),
         lambda dtype: [*qkv(dtype), random(2, 3, 5, 6, seed=1, dtype=dtype)],
+    ),
+    "attention with a bias and a scale": (
+        lambda q, k, v, bias: attend(q, k, v, None, bias, 0.3),
+        lambda dtype: [*qkv(dtype), random(1, 3, 5, 6, seed=1, dtype=dtype)],
+    ),
+    "transpose": (
+        lambda x: transposed(x, (2, 0, 3, 1, 4)),
+        lambda dtype: [random(2, 3, 4, 5, 6, dtype=dtype)],
     ),
     "gelu": (partial(activate, activation=gelu_tanh), lambda dtype: [random(6, 8, dtype=dtype)]),
     "relu": (
@@ -80,20 +88,20 @@ def test_the_loss_in_parts_and_its_gradients_are_those_of_all_logits(
     monkeypatch, smoothing, compiled
 ):
     monkeypatch.setattr("tfllm.layers.vocabulary_loss._LOGITS_AT_ONCE", 20)  # 2 rows at a time
-    hidden, table = random(2, 3, 4), random(10, 4, seed=1)
+    hidden, table, bias = random(2, 3, 4), random(10, 4, seed=1), random(10, seed=2)
     y, weights = tf.constant([[1, 9, 0], [3, 3, 2]]), tf.constant([[1.0, 0, 2], [1, 1, 0.5]])
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch([hidden, table])
+        tape.watch([hidden, table, bias])
         with compiled_clusters(compiled):
-            in_parts = 3 * vocabulary_loss(hidden, table, y, weights, smoothing)
+            in_parts = 3 * vocabulary_loss(hidden, table, y, weights, smoothing, bias).loss
         targets = tf.one_hot(y, 10) * (1 - smoothing) + smoothing / 10
-        logits = tf.matmul(hidden, table, transpose_b=True)
+        logits = tf.matmul(hidden, table, transpose_b=True) + bias
         losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         whole = 3 * tf.reduce_sum(losses * weights)
     tf.debugging.assert_near(in_parts, whole, rtol=1e-5)
     for got, expected in zip(
-        tape.gradient(in_parts, [hidden, table]),
-        tape.gradient(whole, [hidden, table]),
+        tape.gradient(in_parts, [hidden, table, bias]),
+        tape.gradient(whole, [hidden, table, bias]),
         strict=True,
     ):
         tf.debugging.assert_near(got, expected, atol=1e-5)
@@ -127,3 +135,36 @@ def test_small_batches_are_not_worth_compiling():
     assert not suits_this_replica(tf.TensorSpec([4, 64]))
     assert not suits_this_replica(tf.TensorSpec([None, 40]))
     assert suits_this_replica(tf.TensorSpec([16, 64]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_gradient_of_a_bias_is_the_sum_of_many_rows(dtype, compiled):
+    x = random(4096, 8, dtype=dtype) + tf.cast(0.5, dtype)
+    bias = random(8, seed=1, dtype=dtype)
+    with compiled_clusters(compiled), tf.GradientTape() as tape:
+        tape.watch(bias)
+        y = add_bias(x, bias)
+        got = tape.gradient(y, bias, x)
+    tf.debugging.assert_equal(y, x + bias)
+    assert got.dtype == dtype
+    expected = tf.reduce_sum(tf.cast(x, tf.float32), 0)
+    # Summed in bfloat16, where 2048 + 0.5 is 2048, it would be far off.
+    tolerance = 1e-5 if dtype == "float32" else 2**-8
+    tf.debugging.assert_near(tf.cast(got, tf.float32), expected, rtol=tolerance)
+
+
+def test_a_dense_layer_in_bfloat16_learns_its_bias_from_all_rows():
+    layer = Linear(8, dtype="mixed_bfloat16")
+    x = random(4096, 4)
+    layer.build(x.shape)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(x, training=True))
+    tf.debugging.assert_near(tape.gradient(total, layer.bias.value), tf.fill([8], 4096.0))
+
+
+def test_rounding_is_that_of_a_cast():
+    exact = [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3e38, 3.4e38, 1e-40, 0.0, -0.0]
+    x = tf.concat([exact, [float("inf"), -float("inf")], random(1000)], 0)
+    tf.debugging.assert_equal(narrowed(x, tf.bfloat16), tf.cast(x, tf.bfloat16))
+    assert tf.math.is_nan(narrowed(tf.constant([float("nan")]), tf.bfloat16))

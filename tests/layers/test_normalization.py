@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfllm.layers import layer_norm
 
@@ -24,3 +25,12 @@ def test_a_layer_norm_is_that_of_keras(policy):
     np.testing.assert_allclose(
         keras.ops.cast(y, "float32"), keras.ops.cast(expected, "float32"), tolerance, tolerance
     )
+
+
+def test_a_row_does_not_depend_on_how_many_there_are_not_even_by_a_bit():
+    x = RANDOM.normal(size=(19, 96)).astype("float32")
+    norm = layer_norm(x.shape, dtype="float32", name="norm")
+    call = tf.function(norm, input_signature=[tf.TensorSpec([None, 96])], autograph=False)
+    together = call(x)
+    for i, row in enumerate(x):
+        np.testing.assert_array_equal(call(row[None])[0], together[i])

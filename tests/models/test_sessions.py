@@ -3,13 +3,14 @@
 import random
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfllm import contract
 from tfllm.errors import UserError
-from tfllm.models import build
+from tfllm.models import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor, build
 from tfllm.rows import plain
 
 NUM_SLOTS = 3
@@ -182,6 +183,22 @@ def test_texts_in_any_order_are_those_of_generate(server, texts):
     assert client.text == expected["text"]
     assert client.reason == expected["finish_reason"]
     assert [len(ids) for ids in client.token_ids] == expected["num_tokens"]
+
+
+def test_the_penalty_of_repetition_knows_only_the_tokens_of_the_text(tokenizer):
+    keras.utils.set_random_seed(0)
+    backbone = GPTBackbone(tokenizer.vocabulary_size(), 1, 1, 8, max_sequence_length=48)
+    model = GPTCausalLM(backbone, GPTCausalLMPreprocessor(tokenizer, sequence_length=48))
+    server = Server(model, sessions=1)
+    for seed in range(4):  # each in the slot of the one before
+        settings = {
+            "max_new_tokens": 20,
+            "temperature": 1.0,
+            "repetition_penalty": 1000.0,
+            "seed": seed,
+        }
+        expected = server.ask("generate", prompt=["one"], **{k: [v] for k, v in settings.items()})
+        assert server.write("one", "a", **settings)["text"] == expected["text"][0]
 
 
 def test_only_whole_characters_are_shown_and_nothing_that_may_become_a_stop_string(server):

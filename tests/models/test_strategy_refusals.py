@@ -37,7 +37,10 @@ def loss(**settings):
             "gradient_accumulation_steps works on one device: got 2 .* give compile microbatches",
         ),
         (lambda: {"steps_per_execution": 4}, "steps_per_execution must be 1 .*: got 4 for 2 repl"),
-        (lambda: {"jit_compile": True}, "jit_compile must be left out under a strategy"),
+        (
+            lambda: {"jit_compile": True, "loss": loss()},
+            "jit_compile must be left out for a loss of Keras",
+        ),
         (
             lambda: {"loss": loss(reduction="mean_with_sample_weight")},
             "divides by each replica's own weights",

@@ -64,6 +64,7 @@ def assert_equal_to_the_bit(run, other):
         np.testing.assert_array_equal(state, theirs[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_sigkill_while_it_saves_ends_with_the_weights_of_one_that_was_not(
     tiny, train, tmp_path
 ):
@@ -89,6 +90,7 @@ def test_a_run_killed_by_sigkill_while_it_saves_ends_with_the_weights_of_one_tha
     assert_equal_to_the_bit(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_lstm_that_goes_on_ends_with_the_weights_of_one_that_ran_through(tiny, train, tmp_path):
     recipe = dataclasses.replace(tiny, **LSTM)
     with pytest.raises(Crash):
@@ -165,12 +167,13 @@ def test_another_sigterm_while_it_saves_changes_nothing(tiny, train):
 
 def test_ctrl_c_saves_too_and_a_second_one_ends_at_once(tiny, train):
     interrupt = functools.partial(ask_to_stop, signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as stopped:
         train(tiny, callbacks=[At(2, during=interrupt)])
     assert stopped.value.code == 130
     with pytest.raises(KeyboardInterrupt):
         train(tiny, callbacks=[At(1, during=interrupt), At(1, during=interrupt)])
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     _, resumed = train(tiny)
     assert len(resumed) == 6
 

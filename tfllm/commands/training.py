@@ -10,6 +10,8 @@ from typing import Any
 from tfllm import contract
 from tfllm.commands.options import Verb, add_columns, columns_of, given, load_preset
 
+_JIT_COMPILE: dict[str, Any] = {"auto": "auto", "on": True, "off": False}
+
 
 def prepare(args) -> dict[str, Any]:
     from tfllm.data import prepare
@@ -76,6 +78,7 @@ def train(args) -> dict[str, Any] | None:
         data=args.data,
         run=args.run,
         strategy=args.strategy,
+        jit_compile=_JIT_COMPILE[args.jit_compile],
         accept_changes=args.accept_changes,
         watch=watch,
     )
@@ -223,6 +226,10 @@ def add_training(verb: Verb) -> None:
         "--precision", choices=["auto", "float32", "bfloat16"], help="instead of the recipe's"
     )
     p.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
+    p.add_argument(
+        "--jit-compile", default="auto", choices=["auto", "on", "off"],
+        help="whether XLA compiles the whole training step; auto does on GPUs",
+    )  # fmt: skip
     p.add_argument(
         "--accept-changes", action="store_true", help="go on by another recipe than it was begun by"
     )

@@ -131,7 +131,6 @@ class Records:
         one_pass = not shuffle and num_steps is None
         if one_pass:
             num_steps = max(0, -(-num_rows // batch_size) - start_step)
-        reader = self._readers[split]
         objective = objective or NextToken(self.tokenizer)
 
         @tf.autograph.experimental.do_not_convert  # it takes the methods of dataclasses for others
@@ -140,25 +139,21 @@ class Records:
             row, epoch = place % num_rows, place // num_rows
             if shuffle:
                 row = permute(row, epoch, num_rows, seed)
-            serialized = tf.numpy_function(reader.read, [row], tf.string)
-            serialized.set_shape([batch_size])
-            x, y, weight = objective(self._parse(serialized), tf.stack([seed, step]))
+            x, y, weight = objective(self.columns(split, row), tf.stack([seed, step]))
             if one_pass:
-                weight = tf.nest.map_structure(lambda w: _without(epoch > 0, w), weight)
+                weight = tf.nest.map_structure(lambda w: weighted_alone(w, epoch == 0), weight)
             return x, y, weight
 
         steps = tf.data.Dataset.counter(start_step)
         if num_steps is not None:
             steps = steps.take(num_steps)
-        # Of several workers each takes its rows of the same batch.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
-        return steps.map(batch).prefetch(tf.data.AUTOTUNE).with_options(options)
+        return shared_among_workers(steps.map(batch).prefetch(tf.data.AUTOTUNE))
 
-    def _parse(self, serialized) -> dict[str, tf.Tensor]:
-        """The columns of string[b] Examples: [b] each, or [b, n] of n values."""
+    def columns(self, split: str, rows) -> dict[str, tf.Tensor]:
+        """What is stored of int64[b] rows of a split, by column: [b] each, or [b, n]."""
+        rows = tf.convert_to_tensor(rows)
+        serialized = tf.numpy_function(self._readers[split].read, [rows], tf.string)
+        serialized.set_shape(rows.shape)
         features = {
             name: tf.io.FixedLenFeature([] if size == 1 else [size], _DTYPES[kind])
             for name, (kind, size) in self.meta["columns"].items()
@@ -189,10 +184,17 @@ def permute(row, epoch, num_rows, seed):
     return tf.raw_ops.RandomIndexShuffle(index=row, seed=seeds, max_index=num_rows - 1, rounds=8)
 
 
-def _without(rows, weight):
-    """float32[b, …] weights, which are 0 in these rows."""
+def weighted_alone(weight, rows):
+    """float32[b, …] weights, which are 0 but in the rows of bool[b]."""
     shape = [-1] + [1] * (weight.shape.rank - 1)
-    return weight * tf.reshape(tf.cast(~rows, weight.dtype), shape)
+    return weight * tf.reshape(tf.cast(rows, weight.dtype), shape)
+
+
+def shared_among_workers(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches; of several workers each takes its rows of the same batch."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

@@ -90,6 +90,9 @@ def _sample(logits, sampling: Sampling, drawn):
     """int32[b], by the numbers `drawn` float32[b] in [0, 1)."""
     logits /= tf.maximum(sampling.temperature, _LEAST_TEMPERATURE)[:, None]
     logits -= tf.reduce_max(logits, -1, keepdims=True)
+    # In whole parts: of what fills no vector, the last of the last row, exponents round otherwise.
+    filling = [[0, 0], [0, -logits.shape[-1] % _PART]]
+    logits = tf.pad(logits, filling, constant_values=float("-inf"))
     weight = tf.exp(logits)
     among_all = _among_all(weight, drawn)
     limited = (sampling.top_k > 0) | (sampling.top_p < 1.0) | (sampling.min_p > 0.0)
@@ -111,10 +114,8 @@ def _replaced(tokens, where, by):
 
 
 def _among_all(weight, drawn):
-    """int32[b], of tokens with weights float32[b, v]: part by part, so that sums stay exact."""
-    size = weight.shape[-1]
-    parts = tf.pad(weight, [[0, 0], [0, -size % _PART]])
-    parts = tf.reshape(parts, [-1, parts.shape[-1] // _PART, _PART])
+    """int32[b], of tokens with weights float32[b, v], v whole parts: sums stay exact by these."""
+    parts = tf.reshape(weight, [-1, weight.shape[-1] // _PART, _PART])
     sums = tf.reduce_sum(parts, -1)
     part, before = _first_beyond(sums, drawn * tf.reduce_sum(sums, -1))
     place, _ = _first_beyond(tf.gather(parts, part, batch_dims=1), before)

@@ -5,9 +5,9 @@ import tensorflow as tf
 from keras import ops
 
 from tfllm.layers.cache import KVCache, Window, empty_cache, write
-from tfllm.layers.clusters import are_compiled
+from tfllm.layers.clusters import add_bias, are_compiled
 from tfllm.layers.dropout import Dropout
-from tfllm.layers.fused import attend, attention_weights
+from tfllm.layers.fused import attend, attention_weights, transposed
 from tfllm.layers.linear import Linear
 from tfllm.layers.served_matrix import Make, ServedMatrix
 
@@ -141,18 +141,18 @@ class MultiHeadAttention(keras.layers.Layer):
         y = tf.matmul(flat, tf.concat(kernels, 1))
         if self.use_bias:
             biases = [tf.cast(projection.bias, self.compute_dtype) for projection in together]
-            y = tf.nn.bias_add(y, tf.concat(biases, 0))
+            y = add_bias(y, tf.concat(biases, 0))
         return self._parts(y, rows, length)
 
     def _parts(self, y, rows, length):
         """Three times float[b, h, t, d] of float[b * t, 3 * h * d]."""
         y = tf.reshape(y, [rows, length, 3, self.num_heads, self._width_of_head])
-        return tf.unstack(tf.cast(tf.transpose(y, (2, 0, 3, 1, 4)), self.compute_dtype))
+        return tf.unstack(tf.cast(transposed(y, (2, 0, 3, 1, 4)), self.compute_dtype))
 
     def _heads(self, x, rows, length):
         """float[b, h, t, d] of float[b, t, h * d] or float[b * t, h * d]."""
         x = tf.reshape(x, [rows, length, self.num_heads, self._width_of_head])
-        return tf.transpose(x, (0, 2, 1, 3))
+        return transposed(x, (0, 2, 1, 3))
 
     def project(self, memory) -> KVCache:
         """Keys and values of a memory, so that many calls compute them once.
@@ -237,7 +237,7 @@ class MultiHeadAttention(keras.layers.Layer):
             y = tf.matmul(self.weight_dropout(weights, training=training), v)
         else:
             y = attend(q, k, v, mask, bias, self._scale)
-        y = tf.transpose(y, (0, 2, 1, 3))  # [b, t, h, d]
+        y = transposed(y, (0, 2, 1, 3))  # [b, t, h, d]
         b, t = ops.shape(y)[:2]
         return ops.reshape(y, (b, t, self.num_heads * self._width_of_head))
 

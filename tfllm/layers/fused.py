@@ -3,10 +3,12 @@
 Inside `compiled_clusters` they are made of clusters, outside of it of plain ops under autodiff.
 """
 
+from functools import partial
+
 import tensorflow as tf
 
 from tfllm.layers.cache import MASKED
-from tfllm.layers.clusters import are_compiled, cluster, sum_of_rows
+from tfllm.layers.clusters import are_compiled, cluster, narrowed, sum_of_rows
 
 
 def normalise(x, gain, bias, epsilon) -> tf.Tensor:
@@ -41,15 +43,28 @@ def normalise(x, gain, bias, epsilon) -> tf.Tensor:
     return compiled(x, gain, bias)
 
 
-def _normalised(x, gain, bias, *, epsilon):
+def _mean(x):
+    return tf.reduce_mean(x, -1, keepdims=True)
+
+
+def _normalised(x, gain, bias, *, epsilon, mean_of=_mean):
     centred = tf.cast(x, tf.float32)
-    mean = tf.reduce_mean(centred, -1, keepdims=True)
+    mean = mean_of(centred)
     centred -= mean
-    scale = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)
+    deviation = tf.sqrt(mean_of(tf.square(centred)) + epsilon)
+    # Eigen's rsqrt rounds differently where it has eight rows at a time: a text would depend on how
+    # many others there are. A plain quotient by a root is made to be a rsqrt by Grappler.
+    scale = tf.math.divide_no_nan(1.0, deviation)
     return tf.cast(centred * scale * gain + bias, x.dtype), mean, scale
 
 
-_normalised_cluster = cluster(_normalised)
+def _mean_by_product(x):
+    """As `_mean`: XLA sums along a row number by number, but a product many at a time."""
+    size = x.shape[-1]
+    return tf.tensordot(x, tf.fill([size, 1], 1 / size), 1)
+
+
+_normalised_cluster = cluster(partial(_normalised, mean_of=_mean_by_product))
 
 
 @cluster
@@ -59,8 +74,8 @@ def _normalised_gradient(x, mean, scale, gain, dy):
     x = (tf.cast(x, tf.float32) - mean) * scale
     dy = tf.cast(dy, tf.float32)
     dx = dy * gain
-    dx -= tf.reduce_mean(dx, -1, keepdims=True) + x * tf.reduce_mean(dx * x, -1, keepdims=True)
-    return tf.cast(dx * scale, dtype), tf.cast(dy * x, dtype)
+    dx -= _mean_by_product(dx) + x * _mean_by_product(dx * x)
+    return narrowed(dx * scale, dtype), narrowed(dy * x, dtype)
 
 
 def activate(x, activation) -> tf.Tensor:
@@ -79,7 +94,7 @@ def activate(x, activation) -> tf.Tensor:
 
 @cluster
 def _activated(x, *, activation):
-    return tf.cast(activation(tf.cast(x, tf.float32)), x.dtype)
+    return narrowed(activation(tf.cast(x, tf.float32)), x.dtype)
 
 
 @cluster
@@ -88,7 +103,7 @@ def _activated_gradient(x, dy, *, activation):
     with tf.GradientTape() as tape:  # of the one op, and XLA fuses it
         tape.watch(wide)
         y = activation(wide)
-    return tf.cast(tape.gradient(y, wide, tf.cast(dy, tf.float32)), x.dtype)
+    return narrowed(tape.gradient(y, wide, tf.cast(dy, tf.float32)), x.dtype)
 
 
 def attention_weights(q, k, allowed, bias, scale) -> tf.Tensor:
@@ -132,15 +147,15 @@ def attend(q, k, v, allowed, bias, scale) -> tf.Tensor:
 
         def gradient(dy):
             d_weights = tf.matmul(dy, v, transpose_b=True)
-            d_scores = _softmax_gradient(weights, d_weights, _products(y, dy))
-            dq = tf.matmul(d_scores, k) * tf.cast(scale, q.dtype)
-            dk = tf.matmul(d_scores, q, transpose_a=True) * tf.cast(scale, q.dtype)
+            d_scores = _softmax_gradient(weights, d_weights, _products(y, dy), scale=scale)
+            dq = tf.matmul(d_scores, k)
+            dk = tf.matmul(d_scores, q, transpose_a=True)
             dv = tf.matmul(weights, dy, transpose_a=True)
             if not bias:
                 return dq, dk, dv
             shared = bias[0].shape[0] == 1 and q.shape[0] != 1
             d_bias = tf.reduce_sum(d_scores, 0, keepdims=True) if shared else d_scores
-            return dq, dk, dv, d_bias
+            return dq, dk, dv, d_bias / tf.cast(scale, q.dtype)
 
         return y, gradient
 
@@ -158,6 +173,25 @@ def _products(y, dy):
 
 
 @cluster
-def _softmax_gradient(weights, d_weights, products):
+def _softmax_gradient(weights, d_weights, products, *, scale):
+    """Of the products of queries and keys, which `scale` multiplies."""
     d = tf.cast(weights, tf.float32) * (tf.cast(d_weights, tf.float32) - products)
-    return tf.cast(d, weights.dtype)
+    return narrowed(d * scale, weights.dtype)
+
+
+def transposed(x, order) -> tf.Tensor:
+    """`tf.transpose(x, order)`."""
+    if not are_compiled():
+        return tf.transpose(x, order)
+
+    @tf.custom_gradient
+    def compiled(x):
+        back = tuple(order.index(i) for i in range(len(order)))
+        return _transposed(x, order=order), lambda dy: _transposed(dy, order=back)
+
+    return compiled(x)
+
+
+@cluster
+def _transposed(x, *, order):
+    return tf.transpose(x, order)

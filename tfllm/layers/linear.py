@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfllm.layers.clusters import add_bias
 from tfllm.layers.served_matrix import Make, ServedMatrix
 
 
@@ -41,6 +42,8 @@ class Linear(keras.layers.Dense):
         return ops.reshape(y, (*ops.shape(inputs)[:-1], self.units))
 
     def _multiply(self, x, training):
+        if self.served is None and training and self.use_bias:
+            return self.activation(add_bias(ops.matmul(x, self.kernel), self.bias))
         if self.served is None:
             return super().call(x, training=training)
         y = self.served(tf.cast(x, tf.float32))

@@ -8,7 +8,6 @@ import tensorflow as tf
 from tfllm.calls import GeneratorCalls
 from tfllm.decoding import NewTokens, wanted
 from tfllm.errors import UserError
-from tfllm.layers.clusters import are_compiled
 from tfllm.layers.vocabulary_loss import vocabulary_loss
 from tfllm.models.causal_text_generator import CausalTextGenerator
 from tfllm.models.generation import GenerationSettings
@@ -59,11 +58,11 @@ class CausalLM(Task, GeneratorCalls, keras_hub.models.CausalLM):
         return super().preprocess_samples(x, y, sample_weight)
 
     def summed_losses(self, x, y, weights, label_smoothing):
-        if self._has_metrics or not are_compiled():  # metrics look at all logits
+        if not self.scores_in_parts():
             return super().summed_losses(x, y, weights, label_smoothing)
         hidden = self.backbone(x, training=True)
         table = self.backbone.token_embedding.output_embeddings
-        return [vocabulary_loss(hidden, table, y, weights, label_smoothing)], None
+        return [vocabulary_loss(hidden, table, y, weights, label_smoothing).loss], None
 
     def text(self, **options):
         return CausalTextGenerator(self, self._tokenizer(), **options)

@@ -60,7 +60,15 @@ def place_of_rows(rows):
 
 
 class DistributedFit:
-    """Mixed in before `keras.Model`."""
+    """Mixed in before `keras.Model`.
+
+    Attributes:
+        step_per_shape: Whether batches of each shape get a graph of their own, in which all sizes
+            are known: for a few shapes, where XLA compiles the step.
+    """
+
+    distribute_strategy: tf.distribute.Strategy  # of Keras
+    step_per_shape = False
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         strategy = self.distribute_strategy
@@ -73,6 +81,23 @@ class DistributedFit:
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def _make_function(self, step_function):
+        if not self.step_per_shape:
+            return self._function_of_any_shape(step_function)
+        functions = {}
+
+        def function(iterator):
+            data = next(iterator)
+            shapes = tuple(
+                None if tensor is None else tensor.shape
+                for tensor in tf.nest.flatten(data, expand_composites=True)
+            )
+            if shapes not in functions:
+                functions[shapes] = self._function_of_any_shape(step_function)
+            return functions[shapes]([data])
+
+        return function
+
+    def _function_of_any_shape(self, step_function):
         if not has_several_workers(self.distribute_strategy):
             return super()._make_function(step_function)
 
@@ -130,10 +155,10 @@ def require_right_under(strategy, optimizer, loss, *, jit_compile, steps_per_exe
             f"steps_per_execution must be 1 under a strategy: got {steps_per_execution} for "
             f"{replicas} replicas, which Keras cannot run."
         )
-    if jit_compile is True:
+    if jit_compile is True and loss != "auto":
         raise UserError(
-            f"jit_compile must be left out under a strategy: Keras cannot compile the step of "
-            f"{replicas} replicas, and a TPUStrategy compiles by itself."
+            f"jit_compile must be left out for a loss of Keras under a strategy: Keras cannot "
+            f'compile the step of {replicas} replicas. loss="auto" can.'
         )
     if any(getattr(part, "reduction", "") == _BY_WEIGHT for part in tf.nest.flatten(loss)):
         raise UserError(

@@ -279,6 +279,10 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
         """float32[..., v] of the decoder's hidden states float[..., m]."""
         return self.token_embedding(hidden, reverse=True)
 
+    def scored_by(self, hidden):
+        """As of `Seq2SeqBackbone`."""
+        return hidden, self.token_embedding.output_embeddings, None
+
     def encode(self, token_ids, pairs):
         """float[b, s, m], what the decoder looks at, of int32[b, s] twice; `pairs` 0 = padding."""
         x = self.encoder(self._embed(self.source_embedding, token_ids), pairs)

@@ -202,6 +202,9 @@ class MarianBackbone(Seq2SeqBackbone):
     def logits(self, hidden):
         return self.logits_bias(self.token_embedding(hidden, reverse=True))
 
+    def scored_by(self, hidden):
+        return *super().scored_by(hidden)[:2], self.logits_bias.bias[0]
+
     def get_config(self):
         names = (
             "vocabulary_size", "num_layers", "num_heads", "hidden_dim", "intermediate_dim",

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfllm.calls import MaskedLMCalls
 from tfllm.errors import UserError
 from tfllm.layers import Linear, step_scope, uniform_of_step
+from tfllm.layers.vocabulary_loss import vocabulary_loss
 from tfllm.models.bert import bert_initializer
 from tfllm.models.distributed_fit import place_of_rows
 from tfllm.models.encoder_inputs import encoder_inputs
@@ -122,16 +123,21 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
     def outputs_of(self, x, y, training):
         if not isinstance(y, dict):
             return super().outputs_of(x, y, training)
-        if self.next_sentence_head is None:
+        hidden = self._hidden_of(x, y, training)
+        return {
+            "tokens": self._guesses(hidden, x["mask_positions"]),
+            "pair": self._pair_logits(hidden),
+        }
+
+    def _hidden_of(self, x, y, training):
+        if isinstance(y, dict) and self.next_sentence_head is None:
             raise UserError(
                 "The batches have pairs to judge, and this model was made with next_sentence=False."
             )
-        hidden = self.backbone({name: x[name] for name in self.backbone.input}, training=training)
-        pair = self.next_sentence_head(hidden["pooled_output"])
-        return {
-            "tokens": self._guesses(hidden, x["mask_positions"]),
-            "pair": tf.cast(pair, tf.float32),
-        }
+        return self.backbone({name: x[name] for name in self.backbone.input}, training=training)
+
+    def _pair_logits(self, hidden):
+        return tf.cast(self.next_sentence_head(hidden["pooled_output"]), tf.float32)
 
     def target_weights(self, y, weight):
         if not isinstance(y, dict):
@@ -144,14 +150,44 @@ class MaskedLM(EncoderTask, MaskedLMCalls, keras_hub.models.MaskedLM):
             return super().target_losses(y, outputs, label_smoothing)
         return {name: cross_entropy(y[name], outputs[name], label_smoothing) for name in y}
 
+    def summed_losses(self, x, y, weights, label_smoothing):
+        if not self.scores_in_parts():
+            return super().summed_losses(x, y, weights, label_smoothing)
+        hidden = self._hidden_of(x, y, training=True)
+        tokens, of_tokens = (
+            (y["tokens"], weights["tokens"]) if isinstance(y, dict) else (y, weights)
+        )
+        scored = vocabulary_loss(
+            self.head(hidden["sequence_output"], x["mask_positions"]),
+            self.backbone.token_embedding.output_embeddings,
+            tokens,
+            of_tokens,
+            label_smoothing,
+            self.output_bias.bias,
+        )
+        self._count_tokens(scored.is_best, scored.cross_entropies, of_tokens)
+        if not isinstance(y, dict):
+            return [scored.loss], None
+        logits = self._pair_logits(hidden)
+        self._count_pairs(y, logits, weights)
+        losses = cross_entropy(y["pair"], logits, label_smoothing)
+        sums = {"tokens": scored.loss, "pair": tf.reduce_sum(losses * weights["pair"])}
+        return tf.nest.flatten(sums), None  # in the order of their names
+
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         tokens, logits, weights = y, y_pred, self.target_weights(y, sample_weight)
         if isinstance(y, dict):
-            self.pair_accuracy.update_state(_is_best(y["pair"], y_pred["pair"]), weights["pair"])
+            self._count_pairs(y, y_pred["pair"], weights)
             tokens, logits, weights = y["tokens"], y_pred["tokens"], weights["tokens"]
-        self.masked_accuracy.update_state(_is_best(tokens, logits), weights)
-        self.masked_perplexity.update_state(cross_entropy(tokens, logits), weights)
+        self._count_tokens(_is_best(tokens, logits), cross_entropy(tokens, logits), weights)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _count_tokens(self, is_best, cross_entropies, weights):
+        self.masked_accuracy.update_state(is_best, weights)
+        self.masked_perplexity.update_state(cross_entropies, weights)
+
+    def _count_pairs(self, y, logits, weights):
+        self.pair_accuracy.update_state(_is_best(y["pair"], logits), weights["pair"])
 
     def train_step(self, data):
         return self._shown(super().train_step(self._masked_anew(data)), data)

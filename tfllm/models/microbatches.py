@@ -46,9 +46,8 @@ def accumulate(gradients, data, num_parts: int):
                 return None
             if known:  # XLA wants sizes that it can see
                 size = tensor.shape[0] // num_parts
-                return tf.slice(
-                    tensor, [i * size] + [0] * (tensor.shape.rank - 1), [size, *tensor.shape[1:]]
-                )
+                rest = [-1 if length is None else length for length in tensor.shape[1:]]
+                return tf.slice(tensor, [i * size] + [0] * len(rest), [size, *rest])
             each = tf.shape(tensor)[0] // tf.maximum(rows, 1)
             return tensor[begin * each : end * each]
 

@@ -93,6 +93,10 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         """float32[..., v] of the decoder's hidden states float[..., m]."""
         raise NotImplementedError
 
+    def scored_by(self, hidden):
+        """What makes `logits`: float[..., m] by float32[v, m], and float32[v] or None to add."""
+        return hidden, self.token_embedding.output_embeddings, None
+
     def encoder_bias(self, positions):
         """float[1, h, s, s], added to the scores of the encoder's attention; or None."""
 

@@ -10,6 +10,7 @@ from tfllm.calls import GeneratorCalls
 from tfllm.decoding import NewTokens, wanted
 from tfllm.errors import UserError
 from tfllm.layers import padding_mask
+from tfllm.layers.vocabulary_loss import vocabulary_loss
 from tfllm.models.generation import GenerationSettings
 from tfllm.models.seq2seq_preprocessor import require_seq2seq_tokenizer
 from tfllm.models.seq2seq_text_generator import Seq2SeqTextGenerator
@@ -100,6 +101,13 @@ class Seq2SeqLM(Task, GeneratorCalls, keras_hub.models.Seq2SeqLM):
         if self.preprocessor is not None:
             require_seq2seq_tokenizer(self._tokenizer(), self.backbone)
         return super().preprocess_samples(x, y, sample_weight)
+
+    def summed_losses(self, x, y, weights, label_smoothing):
+        if not self.scores_in_parts():
+            return super().summed_losses(x, y, weights, label_smoothing)
+        hidden = self.backbone(x, training=True)["decoder_sequence_output"]
+        hidden, table, bias = self.backbone.scored_by(hidden)
+        return [vocabulary_loss(hidden, table, y, weights, label_smoothing, bias).loss], None
 
     def text(self, **options):
         return Seq2SeqTextGenerator(self, self._tokenizer(), **options)

@@ -282,7 +282,10 @@ class Sessions:
         text = self.text
         width = tf.reduce_max(tf.concat([row.count + steps, [1]], 0))
         behind = tf.minimum(lengths[:, None] + tf.range(width), text.context_length)
+        # Filled so that the history holds only tokens of the row.
+        is_written = tf.range(width) < row.count[:, None]
         written = tf.gather(row.tokens, behind, batch_dims=1)
+        written = tf.where(is_written, written, row.tokens[:, :1])
         before = Rows(
             written,
             row.count,

@@ -172,9 +172,13 @@ class T5Backbone(Seq2SeqBackbone):
         return self.stack_dropout(self.decoder_norm(x))
 
     def logits(self, hidden):
+        hidden, *_ = self.scored_by(hidden)
+        return self.token_embedding(hidden, reverse=True)
+
+    def scored_by(self, hidden):
         if self.scale_logits:
             hidden = hidden * self.hidden_dim**-0.5
-        return self.token_embedding(hidden, reverse=True)
+        return super().scored_by(hidden)
 
     def get_config(self):
         names = (

@@ -1,10 +1,12 @@
 """What our tasks share: training that is right under a strategy, and presets."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from tfllm.errors import UserError
-from tfllm.layers.clusters import compiled_clusters, suits_this_replica
+from tfllm.layers.clusters import are_compiled, compiled_clusters, suits_this_replica
 from tfllm.layers.dropout import step_scope
 from tfllm.models.distributed_fit import (
     DistributedFit,
@@ -16,6 +18,7 @@ from tfllm.models.distributed_fit import (
 )
 from tfllm.models.lora_merging import merged
 from tfllm.models.microbatches import accumulate, num_rows
+from tfllm.models.one_program import compiles, is_one_program, one_program
 from tfllm.models.presets import compute_in_float32, require_preset, save_aside
 from tfllm.models.text_task import TextTask
 
@@ -36,6 +39,7 @@ class Task(DistributedFit, TextTask):
         self.seed = seed
         self.microbatches = 1
         self.label_smoothing = 0.0
+        self._jit_of_step = False
         self._mean_loss = keras.metrics.Mean(name="loss")
         self._own_loss = True
 
@@ -50,6 +54,7 @@ class Task(DistributedFit, TextTask):
         weighted_metrics=None,
         microbatches=1,
         label_smoothing=0.0,
+        jit_compile="auto",
         **kwargs,
     ):
         """As `keras.Model.compile`.
@@ -63,6 +68,9 @@ class Task(DistributedFit, TextTask):
                 other, for their memory; the step is that of the whole batch.
             label_smoothing: Share of a target's probability that goes to all classes alike, in
                 [0, 1), in training alone.
+            jit_compile: Whether XLA compiles the training step as a whole, see `one_program`.
+                "auto" does it on GPUs, for batches of one length. `evaluate` and `predict` are not
+                compiled.
             **kwargs: Of `keras.Model.compile`.
 
         Raises:
@@ -90,14 +98,16 @@ class Task(DistributedFit, TextTask):
             self.distribute_strategy,
             optimizer,
             loss,
-            jit_compile=kwargs.get("jit_compile", "auto"),
+            jit_compile=jit_compile,
             steps_per_execution=kwargs.get("steps_per_execution", 1),
         )
+        self._jit_of_step = jit_compile
         super().compile(
             optimizer=optimizer,
             loss=None if loss == "auto" else loss,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
+            jit_compile=False,  # Keras would compile the sums over replicas too, and fail
             **kwargs,
         )
 
@@ -151,6 +161,10 @@ class Task(DistributedFit, TextTask):
         """What the model says, as `target_losses` takes it."""
         return self(x, training=training)
 
+    def scores_in_parts(self) -> bool:
+        """Whether a step may compute the loss of a vocabulary by `vocabulary_loss`."""
+        return not self._has_metrics  # they look at all logits
+
     def summed_losses(self, x, y, weights, label_smoothing):
         """The loss of each part, as a weighted sum, and what the model says.
 
@@ -161,12 +175,25 @@ class Task(DistributedFit, TextTask):
         losses = self.target_losses(y, outputs, label_smoothing)
         return _sums(tf.nest.map_structure(tf.multiply, losses, weights)), outputs
 
+    @property
+    def is_one_program(self) -> bool:
+        """Whether XLA compiles each length of the batches that the model trains on."""
+        return is_one_program(self._jit_of_step, self.distribute_strategy)
+
     def train_step(self, data):
-        # Where the whole step is compiled, there is nothing left to compile in it.
-        with compiled_clusters(not self.jit_compile and suits_this_replica(data)):
+        if compiles(self._jit_of_step, data, self.microbatches):
+            if self.distribute_strategy.num_replicas_in_sync == 1:
+                return one_program(self._train_step)(data)
+            return self._train_step(data, of_replica=one_program)
+        with compiled_clusters(suits_this_replica(data)):
             return self._train_step(data)
 
-    def _train_step(self, data):
+    def _train_step(self, data, of_replica=None):
+        """
+        Args:
+            data: A batch.
+            of_replica: What makes a program of a replica's gradients, or None.
+        """
         if not self._own_loss:
             require_equal_parts(num_rows(data))
             with step_scope(self.optimizer.iterations, self.seed):
@@ -191,9 +218,12 @@ class Task(DistributedFit, TextTask):
                 self.compute_metrics(x, y, outputs, sample_weight=weight)
             return tape.gradient(scaled, self.trainable_weights), sums
 
-        found, sums = accumulate(gradients, (x, y, weight, weights), self.microbatches)
+        of_batch = functools.partial(accumulate, gradients, num_parts=self.microbatches)
+        of_batch = of_replica(of_batch) if of_replica else of_batch
+        found, sums = of_batch((x, y, weight, weights))
         found = finite_on_all_replicas(found, self.optimizer)
-        self.optimizer.apply_gradients(zip(found, self.trainable_weights, strict=True))
+        with compiled_clusters(are_compiled() or of_replica is not None):
+            self.optimizer.apply_gradients(zip(found, self.trainable_weights, strict=True))
         self._log_loss(sums, counts)
         return self.metrics_of_all_replicas()
 
