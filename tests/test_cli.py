@@ -96,3 +96,19 @@ def test_a_fresh_process_prints_nothing_but_the_message():
     assert done.returncode == 2
     assert done.stderr.startswith("tfllm: No SavedModel in nowhere")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_process_that_only_asks_servers_runs_nothing_of_tensorflow():
+    program = """
+import sys
+from tfllm.cli import main
+sys.argv = ["tfllm", "call", "127.0.0.1:1/gpt", "--prompt", "x"]
+code = main()
+from tensorflow.core.framework import tensor_pb2
+import tensorflow
+print(code, hasattr(tensorflow, "function"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1 False\n", done.stderr

@@ -12,13 +12,17 @@ FOLDERS = {
     "tfllm.export": ROOT / "export",
 }
 
-LEAVES = {"contract", "errors", "_version", "rows", "aside", "calls", "chat", "stderr_log"}
+LEAVES = {
+    "contract", "errors", "_version", "rows", "aside", "calls", "chat", "stderr_log",
+    "tensorflow_messages",
+}  # fmt: skip
 MAY_IMPORT = {
     "contract": set(),
     "errors": set(),
     "_version": set(),
     "rows": set(),
     "stderr_log": set(),
+    "tensorflow_messages": set(),
     "calls": set(),
     "chat": {"templates"},
     "templates": set(),

@@ -22,6 +22,7 @@ from tfllm.commands.reporting import add_reporting
 from tfllm.commands.serving import add_serving
 from tfllm.commands.training import add_training
 from tfllm.errors import Failure, UserError
+from tfllm.tensorflow_messages import import_messages_only
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     def verb(function, text: str) -> argparse.ArgumentParser:
         name = function.__name__.rstrip("_")
         added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(function=function)
+        added.set_defaults(function=function, only_asks_servers=lambda _: False)
         return added
 
     for add in (
@@ -55,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
     """Imports TensorFlow without the notices it prints before it reads its log level."""
-    is_there = importlib.util.find_spec("tensorflow") is not None  # REST does without
+    # REST does without; who only asks servers has its messages alone, a package without code.
+    found = importlib.util.find_spec("tensorflow")
+    is_there = found is not None and found.origin is not None
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or not is_there:
         yield
         return
@@ -83,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     args = _parser().parse_args(argv)
+    if argv is None and args.only_asks_servers(args):
+        import_messages_only()
     try:
         with _quiet_tensorflow():
             result = args.function(args)

@@ -76,7 +76,7 @@ def test_the_example_in_the_repository_is_what_the_command_writes(tmp_path):
 
 def test_compose_and_kubernetes_start_the_server_alike(written):
     compose = read_yaml(written / "compose.yaml")["services"]["serving"]
-    (pod,) = read_yaml(written / "kubernetes/deployment.yaml")["spec"]["template"]["spec"][
+    (pod,) = read_yaml(written / "kubernetes/serving.yaml")["spec"]["template"]["spec"][
         "containers"
     ]
     assert pod["command"] + pod["args"] == compose["entrypoint"] + compose["command"]
@@ -132,7 +132,8 @@ def test_all_metrics_that_are_looked_at_are_the_servers(written):
         for part in ("bucket", "sum", "count")
     }
     for name, fewest in (
-        ("prometheus/alerts.yml", 3),
+        ("prometheus/alerts.yml", 2),
+        ("prometheus/batches.yml", 1),
         ("grafana/serving.json", 6),
         ("kubernetes/prometheus-adapter.yaml", 2),
     ):

@@ -5,7 +5,9 @@ import contextlib
 import http.client
 import json
 import threading
+from concurrent import futures
 
+import grpc
 import keras
 import pytest
 import tensorflow as tf
@@ -86,7 +88,7 @@ def bases(chat_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(bases):
-    with Server(bases, port=0) as server:
+    with Server(bases, port=0, rest_port=0) as server:
         server.wait_until_available(60)
         yield server
 
@@ -101,14 +103,14 @@ def client(server):
 class Running:
     """A gateway in a thread; a client that speaks plain HTTP."""
 
-    def __init__(self, *endpoints, **options):
+    def __init__(self, *endpoints, grpc_port=None, **options):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
         async def start():
             self.gateway = gateway(endpoints, **options)
-            await self.gateway.start()
+            await self.gateway.start(grpc_port=grpc_port)
 
         self.has_stopped = False
         self._do(start())
@@ -199,3 +201,24 @@ def endpoint(server):
 @pytest.fixture
 def running(endpoint, start_gateway):
     return start_gateway(endpoint)
+
+
+@pytest.fixture
+def relayed(server):
+    """The address of what passes calls on to the server, and the metadata that came with them."""
+    metadata = []
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
+
+    class Relay(grpc.GenericRpcHandler):
+        def service(self, call):
+            metadata.append(call.invocation_metadata)
+            rpc = channel.unary_unary(call.method)
+            return grpc.unary_unary_rpc_method_handler(lambda request, _: rpc(request))
+
+    relay = grpc.server(futures.ThreadPoolExecutor(4))
+    relay.add_generic_rpc_handlers((Relay(),))
+    port = relay.add_insecure_port("127.0.0.1:0")
+    relay.start()
+    yield f"127.0.0.1:{port}", metadata
+    relay.stop(None)
+    channel.close()

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PROMPT = "the cat"
+CHAT = "document.querySelector('input[value=chat]')"
 IS_OVER = "document.querySelector('.facts, .failed') && document.querySelector('#stop').disabled"
 
 
@@ -49,6 +50,28 @@ def texts_of(page, selector):
     return page.run(
         f"return [...document.querySelectorAll({selector!r})].map((each) => each.textContent)"
     )
+
+
+def test_a_model_without_a_chat_template_is_not_asked_for_chats(tab, start_gateway, server):
+    address = f"127.0.0.1:{server.port}"
+    tab.complaints.clear()
+    tab.open(f"{start_gateway((address, 'gpt'), (address, 'plain')).url}/")
+    tab.wait_for("document.querySelector('#model').value === 'gpt'")
+    is_shown = "!document.querySelector('#no-chat').hidden"
+    assert tab.run(f"return [{is_shown}, {CHAT}.checked, {CHAT}.disabled]") == [False, True, False]
+    choose_model = "const m = document.querySelector('#model'); m.value = '{}';"
+    choose_model += "m.dispatchEvent(new Event('change'))"
+    tab.run(choose_model.format("plain"))
+    assert tab.run(f"return [{is_shown}, {CHAT}.checked, {CHAT}.disabled]") == [True, False, True]
+    assert tab.run("return document.querySelector('#system-line').hidden")
+    tab.run("document.querySelector('[name=probabilities]').checked = false")
+    tab.run("document.querySelector('#prompt').focus()")
+    send(tab, "hi")
+    tab.wait_for(IS_OVER)
+    assert texts_of(tab, ".answer")[0].startswith("hihi|")
+    tab.run(choose_model.format("gpt"))
+    assert tab.run(f"return [{is_shown}, {CHAT}.disabled]") == [False, False]
+    assert tab.complaints == []
 
 
 def test_enter_writes_the_text_of_generate(page, client):

@@ -1,6 +1,7 @@
 """The interface of OpenAI: shapes, errors, keys and limits."""
 
 import base64
+import contextlib
 import struct
 from concurrent import futures
 
@@ -163,6 +164,34 @@ def test_embeddings_come_as_numbers_or_as_base64(start_gateway, server):
     assert struct.unpack("<2f", packed) == (3.0, -3.0)
     assert embed(input="")[1]["error"]["param"] == "input"
     assert embed(input="x", encoding_format="int8")[1]["error"]["param"] == "encoding_format"
+
+
+def test_embeddings_that_would_wait_too_long_are_refused(start_gateway, server):
+    gateway = start_gateway((f"127.0.0.1:{server.port}", "plain"), max_waiting=1)
+    replicas = gateway.gateway._served.named("plain")
+    (scheduler,) = replicas.schedulers
+    for num_others, right in ((64, 200), (65, 429)):
+        replicas._num_asking[scheduler] = num_others
+        body = {"model": "plain", "input": "x"}
+        connection, response = gateway.open("POST", "/v1/embeddings", body)
+        with contextlib.closing(connection):
+            assert response.status == right
+            assert ("Retry-After" in response.headers) == (right == 429)
+
+
+def test_models_say_whether_they_can_chat(start_gateway, server):
+    address = f"127.0.0.1:{server.port}"
+    gateway = start_gateway((address, "gpt"), (address, "plain"))
+    told = gateway.ask("GET", "/v1/models")[1]["data"]
+    assert {each["id"]: each["can_chat"] for each in told} == {"gpt": True, "plain": False}
+
+
+def test_penalties_that_there_are_not_are_refused_with_what_there_is(running):
+    body = {"model": "gpt", "prompt": "x", "frequency_penalty": 0.1}
+    status, answer = running.ask("POST", "/v1/completions", body)
+    assert (status, answer["error"]["param"]) == (400, "frequency_penalty")
+    assert "repetition_penalty" in answer["error"]["message"]
+    running.complete(prompt="x", max_tokens=1, frequency_penalty=0.0, presence_penalty=0)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Who waits for whom, and which server gets what; without servers."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -101,3 +102,32 @@ def test_a_server_that_is_down_gets_nothing(replicas):
     replicas.schedulers[1].is_up = False
     with pytest.raises(Refused, match="No server of gpt answers"):
         replicas.add([Text(Asked("x"))])
+
+
+def test_requests_without_slots_wait_in_line_and_no_more_than_a_bound(replicas):
+    async def ask(line, done):
+        async with replicas.asking() as backend:
+            line.append(backend)
+            await done.wait()
+
+    async def check():
+        line, done = [], asyncio.Event()
+        first, second = replicas.schedulers
+        most = 2 * (64 + first.max_waiting)
+        asking = [asyncio.create_task(ask(line, done)) for _ in range(most)]
+        await asyncio.sleep(0)
+        assert line.count(first.backend) == line.count(second.backend) == 64
+        with pytest.raises(Refused, match="256 requests are waiting") as told:
+            async with replicas.asking():
+                pass
+        assert told.value.status == 429
+        gone = asking.pop()  # the client of one that waits
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+        asking.append(asyncio.create_task(ask(line, done)))
+        done.set()
+        await asyncio.gather(*asking)
+        assert len(line) == most
+
+    asyncio.run(asyncio.wait_for(check(), 30))

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import shutil
+import threading
 from concurrent import futures
 
 import numpy as np
@@ -47,10 +48,12 @@ def expected(client, asked):
     return [(one.text, one.finish_reason, one.num_tokens) for one in answers]
 
 
-def streamed(gateway, body):
-    """The same of a stream."""
+def streamed(gateway, body, has_begun=None):
+    """The same of a stream; its first piece sets `has_begun`."""
     text, reason, usage = "", None, None
     for message in gateway.stream(stream_options={"include_usage": True}, **body):
+        if has_begun is not None:
+            has_begun.set()
         if message["choices"]:
             (choice,) = message["choices"]
             assert reason is None
@@ -154,10 +157,10 @@ def test_texts_go_on_where_they_were_when_their_server_is_started_anew(
     gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"))
     before = metrics.BEGUN_AGAIN.value("gpt")
     asked = [{**body, "max_tokens": 150, "stop": []} for body in bodies(6, seed=3)]
+    has_begun = threading.Event()
     with futures.ThreadPoolExecutor(6) as threads:
-        first = threads.submit(left, gateway, asked[0])
-        told = [threads.submit(streamed, gateway, body) for body in asked]
-        first.result()
+        told = [threads.submit(streamed, gateway, body, has_begun) for body in asked]
+        assert has_begun.wait(60)
         server.stop(0)
         other_server(server.port)
         told = [one.result() for one in told]
@@ -188,10 +191,10 @@ def test_texts_go_on_at_another_server_when_theirs_is_gone(
     server = other_server()
     gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"), endpoint)
     asked = [{**body, "max_tokens": 150, "stop": []} for body in bodies(8, seed=4)]
+    has_begun = threading.Event()
     with futures.ThreadPoolExecutor(8) as threads:
-        first = threads.submit(left, gateway, asked[0])
-        told = [threads.submit(streamed, gateway, body) for body in asked]
-        first.result()
+        told = [threads.submit(streamed, gateway, body, has_begun) for body in asked]
+        assert has_begun.wait(60)
         server.stop(0)
         told = [one.result() for one in told]
     assert told == expected(client, asked)

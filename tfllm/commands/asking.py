@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,39 @@ def _call_with_prompts(client, signature: str, args) -> dict[str, Any]:
     if signature == "beam_search":
         beams = client.beam_search(args.prompt, max_new_tokens=args.max_new_tokens)
         return {"beams": [each._asdict() for each in beams]}
+    if args.stream:
+        return _streamed(client, args)
     return _generations(client, args)
+
+
+def _streamed(client, args) -> dict[str, Any]:
+    """One text after the other, shown on stderr while they are written."""
+    settings = {"stop": args.stop or (), "logprobs": True, **sampling_of(args)}
+    if args.messages is not None and args.prompt:
+        raise UserError("Give --prompt or --messages, not both.")
+    if args.messages is not None:
+        talks = _conversations(args.messages)
+        talks = talks if isinstance(talks, list) else [talks]  # which is refused by what it is
+        streams = [client.stream_chat(each, **settings) for each in talks]
+    else:
+        streams = [client.stream(prompt, **settings) for prompt in args.prompt]
+    generations = []
+    for stream in streams:
+        pieces = []
+        for piece in stream:
+            print(piece.text, end="", file=sys.stderr, flush=True)
+            pieces.append(piece)
+        print(file=sys.stderr)
+        logprobs = [logprob for piece in pieces for logprob in piece.logprobs]
+        generations.append(
+            {
+                "text": "".join(piece.text for piece in pieces),
+                "finish_reason": pieces[-1].finish_reason,
+                "num_tokens": len(logprobs),
+                "logprob": sum(logprobs),
+            }
+        )
+    return {"generations": generations}
 
 
 def _generations(model, args) -> dict[str, Any]:
@@ -146,10 +179,12 @@ def add_asking(verb: Verb) -> None:
     add_sampling(p)
 
     p = verb(call, "asks a served model; or of a file of questions also a preset")
+    p.set_defaults(only_asks_servers=lambda args: not Path(args.target).exists())
     p.add_argument("target", metavar="HOST:PORT/MODEL[/SIGNATURE]|PRESET")
     add_sampling(p)
     p.add_argument("--completion", action="append", metavar="TEXT", help="for score")
     p.add_argument("--inputs", metavar="JSON", help="inputs by name, for any signature")
+    p.add_argument("--stream", action="store_true", help="shows texts while they are written")
     files = p.add_argument_group("files")
     files.add_argument("--input", metavar="FILE", help='JSON lines, as {"prompt": "Hi"}')
     files.add_argument("--output", metavar="FILE", help="of answers; goes on where it ended")

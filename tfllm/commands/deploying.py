@@ -10,7 +10,12 @@ def deploy(args) -> dict[str, Any]:
     from tfllm.deployment import write_deployment
 
     return write_deployment(
-        args.folder, args.model, cpus=args.cpus, image=args.image, overwrite=args.overwrite
+        args.folder,
+        args.model,
+        cpus=args.cpus,
+        servers=args.servers,
+        image=args.image,
+        overwrite=args.overwrite,
     )
 
 
@@ -56,8 +61,12 @@ def add_deploying(verb: Verb) -> None:
         help="as models/gpt; its newest version is served; may be repeated",
     )  # fmt: skip
     p.add_argument("--cpus", type=int, default=4, help="of a server (default 4)")
+    p.add_argument(
+        "--servers", type=int, metavar="N",
+        help="in Kubernetes, of models with sessions (default 2)",
+    )  # fmt: skip
     p.add_argument("--image", help="of the stock server (default: of the export's TensorFlow)")
-    p.add_argument("--overwrite", action="store_true", help="replace an older one, labels too")
+    p.add_argument("--overwrite", action="store_true", help="replace all of it but keys.txt")
 
     p = verb(promote, "gives a label to a version on servers that run, and in models.config")
     _add_servers(p)

@@ -38,6 +38,8 @@ class Exported:
         packed: Warmed-up signatures that keep the matrices once more, packed.
         ragged: Signatures with an input whose further dimensions may differ between requests.
         tensorflow: The version that wrote it.
+        sessions: Texts that it keeps in the server from call to call; 0 = it has no such calls.
+        session_bytes: Of their memory.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Exported:
     packed: int
     ragged: tuple[str, ...]
     tensorflow: str
+    sessions: int = 0
+    session_bytes: int = 0
 
 
 def read_export(base: str | os.PathLike) -> Exported:
@@ -95,6 +99,8 @@ def read_export(base: str | os.PathLike) -> Exported:
             if any(-1 in tensor["shape"][1:] for tensor in signature["inputs"].values())
         ),
         tensorflow=metadata["tensorflow"],
+        sessions=metadata.get("sessions", 0),
+        session_bytes=metadata.get("session_bytes", 0),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import string
 from collections.abc import Sequence
 from importlib import resources
@@ -16,10 +17,13 @@ from tensorflow_serving.config import model_server_config_pb2
 from tfllm.aside import write_folder
 from tfllm.deployment.exported import Exported, read_export
 from tfllm.deployment.flags import flags, listed
+from tfllm.deployment.gateway import gateway_values
 from tfllm.deployment.sizes import Sizes
 from tfllm.errors import UserError
 
 _STABLE = "stable"
+_KEYS = "keys.txt"  # written by the user
+_SERVERS = 2  # so that one may go
 _SIZES = (
     "batch_threads",
     "batch_timeout_micros",
@@ -29,6 +33,7 @@ _SIZES = (
     "max_batch_size",
     "memory_mib",
     "queue_micros",
+    "slots_mib",
     "start_s",
     "timeout_s",
     "weights_mib",
@@ -47,6 +52,7 @@ def write_deployment(
     models: Sequence[str | os.PathLike],
     *,
     cpus: int = 4,
+    servers: int | None = None,
     image: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -59,18 +65,23 @@ def write_deployment(
         folder: What to write.
         models: Base paths, as models/gpt; the newest version of each gets the label "stable".
         cpus: Cores of a server.
+        servers: In Kubernetes, of models with sessions; default 2. The others' number is left to
+            an autoscaler.
         image: Of the stock server; default that of the TensorFlow that wrote the exports.
-        overwrite: Whether to replace an older such folder, its labels and their history included.
+        overwrite: Whether to replace an older such folder, its labels and their history included,
+            but not its `keys.txt`.
 
     Returns:
         `folder`, `image`, the served `version` of each model by name, and `memory_mib` of a server.
 
     Raises:
-        UserError: a model that is no export of tfllm, two of one name, or a folder that must not be
-            replaced.
+        UserError: a model that is no export of tfllm, two of one name, a number of servers that
+            cannot be, or a folder that must not be replaced.
     """
     exports = [read_export(base) for base in models]
-    return write_exports(folder, exports, cpus=cpus, image=image, overwrite=overwrite)
+    return write_exports(
+        folder, exports, cpus=cpus, servers=servers, image=image, overwrite=overwrite
+    )
 
 
 def write_exports(
@@ -78,6 +89,7 @@ def write_exports(
     exports: Sequence[Exported],
     *,
     cpus: int = 4,
+    servers: int | None = None,
     image: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -87,7 +99,19 @@ def write_exports(
     sizes = Sizes(exports, cpus)
     image = image or f"tensorflow/serving:{max(e.tensorflow for e in exports)}"
     values = _values(target, exports, sizes, image)
-    write_folder(target, lambda aside: _fill(Path(aside), values), "deployment", _is_ours)
+    if sizes.has_sessions:
+        if servers is not None and servers < 1:
+            raise UserError(f"servers must be at least 1, got {servers}.")
+        values |= gateway_values(sizes, servers or _SERVERS, _STABLE)
+    elif servers is not None:
+        raise UserError("The autoscaler chooses the number of servers of models without sessions.")
+
+    def write(aside: str) -> None:
+        _fill(Path(aside), "sessions" if sizes.has_sessions else "batched", values)
+        if (target / _KEYS).is_file():
+            shutil.copy2(target / _KEYS, aside)
+
+    write_folder(target, write, "deployment", _is_ours)
     return {
         "folder": str(folder),
         "image": image,
@@ -124,15 +148,21 @@ def _is_ours(folder: Path) -> bool:
     return (folder / "compose.yaml").is_file() and (folder / "models.config").is_file()
 
 
-def _fill(folder: Path, values: dict[str, Any]) -> None:
+def _fill(folder: Path, kind: str, values: dict[str, Any]) -> None:
+    """Writes the templates of `all` and of a kind, whose parts take the lines of their names."""
     templates = resources.files("tfllm.deployment") / "templates"
     with resources.as_file(templates) as root:
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                written = folder / path.relative_to(root)
+        parts = {path.stem: "" for path in root.glob("parts/*/*")}
+        for path in (root / "parts" / kind).iterdir():
+            parts[path.stem] = path.read_text(encoding="utf-8")
+        for origin in (root / "all", root / kind):
+            for path in sorted(path for path in origin.rglob("*") if path.is_file()):
+                text = path.read_text(encoding="utf-8")
+                for name, part in parts.items():
+                    text = text.replace(f"@{{{name}}}\n", part)
+                written = folder / path.relative_to(origin)
                 written.parent.mkdir(exist_ok=True)
-                text = _Template(path.read_text(encoding="utf-8")).substitute(values)
-                written.write_text(text, encoding="utf-8")
+                written.write_text(_Template(text).substitute(values), encoding="utf-8")
 
 
 def _values(target: Path, exports: Sequence[Exported], sizes: Sizes, image: str) -> dict[str, Any]:
@@ -155,6 +185,9 @@ def _values(target: Path, exports: Sequence[Exported], sizes: Sizes, image: str)
             f"allowed_batch_sizes: {size}" for size in sizes.batch_sizes
         ),
         "startup_failures": sizes.start_s // 5,
+        "before": "the gateway, " if sizes.has_sessions else "",
+        "kind": "StatefulSet" if sizes.has_sessions else "Deployment",
+        "dashboard": "gateway.json" if sizes.has_sessions else "serving.json",
         "grace_s": sizes.timeout_s + 5,
         "slow_micros": sizes.timeout_s * 500_000,
     }

@@ -21,6 +21,10 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 # Below it, one thread writes more than two (docs/speed.md, "Traffic of ever new sizes").
 _SMALL_BYTES = 64 * 2**20
 _SERVER_BYTES = 512 * 2**20
+# Times of one row that a step of 32 rows takes (GPT-2 small, docs/speed.md).
+_FULL_STEP = 6
+# Calls of a server that a gateway has under way, and how many gateways there are.
+_GATEWAY_CALLS, _GATEWAYS = 64, 2
 _LOAD_BYTES_PER_S = 50e6
 
 
@@ -39,6 +43,17 @@ class Sizes:
     def __post_init__(self):
         if self.cpus < 1:
             raise UserError(f"A server needs at least one CPU, got {self.cpus}.")
+
+    @cached_property
+    def has_sessions(self) -> bool:
+        """Whether a model keeps texts in the server. Then nothing is batched by the server: calls
+        of one text after the other would each wait for others in vain."""
+        return any(export.sessions for export in self.exports)
+
+    @cached_property
+    def slots(self) -> int:
+        """Texts that the model with the most slots holds."""
+        return max(export.sessions for export in self.exports)
 
     @cached_property
     def alone_s(self) -> float:
@@ -80,10 +95,14 @@ class Sizes:
 
     @cached_property
     def batch_threads(self) -> int:
+        if self.has_sessions:
+            return 1
         return self.cpus if self.is_small else min(2, self.cpus)
 
     @cached_property
     def intra_op_threads(self) -> int:
+        if self.has_sessions:
+            return 1 if self.is_small else self.cpus
         return self.cpus // self.batch_threads
 
     @cached_property
@@ -93,13 +112,20 @@ class Sizes:
     @cached_property
     def request_threads(self) -> int:
         """As many as requests of one row that run or wait in the queue, and a few to be refused."""
+        if self.has_sessions:
+            return _GATEWAYS * _GATEWAY_CALLS + 16
         return (self.batch_threads + self.enqueued_batches) * self.max_batch_size + 16
 
     @cached_property
     def timeout_s(self) -> int:
-        """For a request that waits behind a full queue: batches of 32 rows take six times as long
-        as one row (GPT-2 small, docs/speed.md), and there are three in a row."""
+        """For a request that waits behind a full queue, three full batches in a row."""
         return max(30, math.ceil(20 * self.slowest_s))
+
+    @cached_property
+    def longest_text_s(self) -> int:
+        """For a text that fills its slot while all others are taken."""
+        steps = (export.context_length * _step_s(export) for export in self.exports)
+        return max(30, math.ceil(_FULL_STEP * max(steps)))
 
     @cached_property
     def weights_mib(self) -> int:
@@ -107,8 +133,16 @@ class Sizes:
         return _mib(sum(export.weights_bytes * (1 + export.packed) for export in self.exports))
 
     @cached_property
+    def slots_mib(self) -> int:
+        """Of all slots of one version of each model."""
+        return _mib(sum(export.session_bytes for export in self.exports))
+
+    @cached_property
     def working_mib(self) -> int:
-        """Keys and values of full batches of full rows, of the model that needs most of it."""
+        """Keys and values of full batches of full rows, of the model that needs most of it; or a
+        copy of the slots."""
+        if self.has_sessions:
+            return self.slots_mib
         rows = self.batch_threads * self.max_batch_size
         return _mib(max(rows * _cache_bytes(export) for export in self.exports))
 
@@ -116,7 +150,7 @@ class Sizes:
     def memory_mib(self) -> int:
         """Three versions are loaded while a canary is replaced: the server loads the new one before
         it unloads the old one."""
-        total = _mib(_SERVER_BYTES) + 3 * self.weights_mib + self.working_mib
+        total = _mib(_SERVER_BYTES) + 3 * (self.weights_mib + self.slots_mib) + self.working_mib
         return math.ceil(total / 256) * 256
 
     @cached_property
@@ -128,7 +162,11 @@ class Sizes:
 
 
 def _alone_s(export: Exported) -> float:
-    return export.passes * (_OPS_S + export.weights_bytes / _BYTES_PER_S)
+    return export.passes * _step_s(export)
+
+
+def _step_s(export: Exported) -> float:
+    return _OPS_S + export.weights_bytes / _BYTES_PER_S
 
 
 def _cache_bytes(export: Exported) -> float:

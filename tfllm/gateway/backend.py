@@ -50,12 +50,13 @@ class Decoded(NamedTuple):
 
 
 class Backend:
-    """The calls of a model, all to the version that was the newest when it was opened.
+    """The calls of a model, all to the version that was meant when it was opened.
 
     Args:
         address: "host:port" of gRPC.
         model: Its name there.
         timeout_s: Seconds for one call.
+        version_label: Of the version that is meant; None = the newest.
         **connection: Other arguments of `tfllm.serving.Client`.
 
     Attributes:
@@ -65,7 +66,14 @@ class Backend:
         chat_template: How conversations are rendered; None if the export has none.
     """
 
-    def __init__(self, address: str, model: str, timeout_s: float = 60.0, **connection: Any):
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        timeout_s: float = 60.0,
+        version_label: str | None = None,
+        **connection: Any,
+    ):
         self.address = address
         self.model = model
         self.version: int | None = None
@@ -73,11 +81,13 @@ class Backend:
         self.signatures: dict[str, SignatureInfo] = {}
         self.chat_template: ChatTemplate | None = None
         self._options = {"timeout_s": timeout_s, "retries": 0, **connection}
-        self._any_version = AsyncClient(address, model, **self._options)
+        self._any_version = AsyncClient(
+            address, model, version_label=version_label, **self._options
+        )
         self._client = self._any_version
 
     async def open(self) -> None:
-        """Looks which version is the newest and what it can do.
+        """Looks which version is meant and what it can do.
 
         Raises:
             ServingError: as the server says, or UNAVAILABLE.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from tfllm.chat import ChatTemplate
+from tfllm.gateway.backend import Backend
 from tfllm.gateway.scheduler import Scheduler
 from tfllm.gateway.texts import Refused, Text
 
 _SHORTEST_PREFIX = 64  # characters: what is shared by less is read again as fast
 _MOST_PREFIXES = 8192
+_CALLS_AT_ONCE = 64  # at one server, of those that need no slot
 
 
 class Replicas:
@@ -28,6 +32,8 @@ class Replicas:
         self.name = name
         self.schedulers = schedulers
         self._seen: OrderedDict[int, Scheduler] = OrderedDict()
+        self._num_asking = dict.fromkeys(schedulers, 0)
+        self._calls = {each: asyncio.Semaphore(_CALLS_AT_ONCE) for each in schedulers}
         for scheduler in schedulers:
             scheduler.hand_over = self._hand_over
 
@@ -46,11 +52,39 @@ class Replicas:
             raise Refused(
                 503, f"No server of {self.name} answers: try again later.", retry_after_s=2
             )
-        return min(up, key=lambda scheduler: scheduler.load)
+        return min(up, key=lambda scheduler: scheduler.load + self._num_asking[scheduler])
+
+    @contextlib.asynccontextmanager
+    async def asking(self) -> AsyncIterator[Backend]:
+        """A server for one request that needs no slot, as embeddings do; they wait in line.
+
+        Raises:
+            Refused: no server answers, or too many requests wait.
+        """
+        scheduler = self.any()
+        num_waiting = self._num_asking[scheduler] - _CALLS_AT_ONCE
+        if num_waiting >= scheduler.max_waiting:
+            raise Refused(
+                429,
+                f"{num_waiting} requests are waiting already, which is the most: ask again later.",
+                code="overloaded",
+                retry_after_s=1,
+            )
+        self._num_asking[scheduler] += 1
+        try:
+            async with self._calls[scheduler]:
+                yield scheduler.backend
+        finally:
+            self._num_asking[scheduler] -= 1
 
     @property
     def chat_template(self) -> ChatTemplate | None:
         return self.any().backend.chat_template
+
+    @property
+    def can_chat(self) -> bool | None:
+        """Whether conversations can be rendered; None while no server answers."""
+        return self.chat_template is not None if self.is_up else None
 
     def add(self, texts: list[Text]) -> None:
         """Has texts of one prompt written.

@@ -42,6 +42,9 @@ _ONLY = {
     "verbosity": (None,),
     "web_search_options": (None,),
 }
+_INSTEAD = dict.fromkeys(
+    ("frequency_penalty", "presence_penalty"), "leave it out or at 0, or give a repetition_penalty"
+)
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _BOTH = {
     "model", "stream", "stream_options", "n", "stop", "logprobs", "logit_bias", "max_tokens",
@@ -142,7 +145,8 @@ def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
     for name, value in body.items():
         if name in _ONLY and name not in known:
             if value not in _ONLY[name]:
-                raise wrong(name, f"{name} is not supported here: leave it out.", "unsupported")
+                instead = _INSTEAD.get(name, "leave it out")
+                raise wrong(name, f"{name} is not supported here: {instead}.", "unsupported")
         elif name not in known | _IGNORED:
             raise wrong(name, f"Unknown field {name}.", "unknown_parameter")
 

@@ -54,6 +54,10 @@ class Scheduler:
         return len(self._waiting) + (self._steps.num_texts if self._steps else 0)
 
     @property
+    def max_waiting(self) -> int:
+        return self._waiting.most
+
+    @property
     def has_sessions(self) -> bool:
         return self.backend.num_slots > 0
 
@@ -102,6 +106,7 @@ class Scheduler:
     def _own(self, texts: list[Text]) -> None:
         for text in texts:
             text.on_leave = self._left
+            text.server = self.backend.address
         self._wake.set()
 
     def _left(self, text: Text) -> None:

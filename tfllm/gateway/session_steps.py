@@ -2,7 +2,8 @@
 
 A step gives back the slots that are free, reads a part of the prompts that are new and has all
 other texts go on together. Nothing is on its way to the server beside that one call, so the batch
-is decided as late as it can be.
+is decided as late as it can be. What a call wrote is told to its readers while the next one runs:
+the server does not wait for that.
 """
 
 from __future__ import annotations
@@ -10,28 +11,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from tfllm import contract
 from tfllm.gateway import metrics
 from tfllm.gateway.backend import Backend, Decoded, Prefilled
+from tfllm.gateway.pace import READ_AT_ONCE, Pace
 from tfllm.gateway.texts import Piece, Refused, Text
 from tfllm.gateway.waiting import Waiting
 from tfllm.serving import ServingError
 
-# Tokens of each text in one call: few while nobody waits for a slot, so that texts come smoothly
-# and prompts are read soon; more when all slots are taken, which saves calls.
-_FEW, _SOME, _MANY = 1, 4, 8
-# Between two calls of `decode` prompts are read for about so many of its tokens' time.
-_READ_STEPS = 1.5
-_READ_AT_ONCE = 32  # the server reads multiples of this
-_MOST_READ = 512
 _NO_SLOT_PAUSE_S = 0.05
 _NO_WORK_PAUSE_S = 0.005
 _CLOSING_S = 1.0
 _MOST_LOST = 10  # a text that is begun again so often without a token will never come
 
+_SENDING_TURNS = 4  # of the event loop, after which a call is on its way
+
 _NO_SLOT = "no slot is free"
 _OTHER_TEXT = "the lease has another text"
+
+Answer = TypeVar("Answer")
 
 
 class SessionSteps:
@@ -48,9 +49,9 @@ class SessionSteps:
         self._reading: list[Text] = []
         self._running: list[Text] = []
         self._leaving: list[tuple[int, str]] = []
+        self._untold: list[tuple[Text, Piece]] = []
         self._full_until = 0.0  # slots are taken by another gateway
-        self._decode_s = _Mean(0.02)  # of one token of all texts
-        self._read_s = _Mean(0.0005)  # of one token of a prompt
+        self._pace = Pace()
 
     @property
     def num_texts(self) -> int:
@@ -69,7 +70,7 @@ class SessionSteps:
         """
         self._let_go()
         if self._leaving:
-            await self._backend.release(self._leaving)
+            await self._call(self._backend.release(self._leaving))
             self._leaving = []
         await self._read()
         self._let_go()
@@ -82,6 +83,7 @@ class SessionSteps:
 
     def take_all(self) -> list[Text]:
         """The texts, to go on elsewhere."""
+        self._tell()
         self._let_go()
         metrics.BEGUN_AGAIN.add(self._backend.model, count=len(self._running))
         texts = [*self._running, *self._reading]
@@ -92,12 +94,34 @@ class SessionSteps:
 
     async def close(self) -> None:
         """Gives all slots back, if the server still answers."""
+        self._tell()
         held = [(text.slot, text.lease) for text in [*self._running, *self._reading]]
         slots = [*self._leaving, *((slot, lease) for slot, lease in held if slot is not None)]
         if slots:
             with contextlib.suppress(ServingError, TimeoutError):
                 async with asyncio.timeout(_CLOSING_S):
                     await self._backend.release(slots)
+
+    async def _call(self, call: Awaitable[Answer]) -> Answer:
+        """An answer of the server; readers are told what is new as soon as it is asked for."""
+        answer = asyncio.ensure_future(call)
+        try:
+            for _ in range(_SENDING_TURNS if self._untold else 0):
+                await asyncio.sleep(0)
+            self._tell()
+            return await answer
+        finally:
+            answer.cancel()
+
+    def _tell(self) -> None:
+        model, now = self._backend.model, time.monotonic()
+        for text, piece in self._untold:
+            if text.told_at is None:
+                metrics.TIME_TO_FIRST_TOKEN.add(model, value=now - text.asked_at)
+            else:
+                metrics.TIME_BETWEEN_PIECES.add(model, value=now - text.told_at)
+            text.give(piece)
+        self._untold = []
 
     def _let_go(self) -> None:
         for texts in (self._reading, self._running):
@@ -116,25 +140,24 @@ class SessionSteps:
             self._reading.append(text)
 
     @property
-    def _has_room(self) -> bool:
-        return self.num_texts < self._backend.num_slots and time.monotonic() >= self._full_until
+    def _room(self) -> int:
+        """Slots that are free."""
+        is_known_full = time.monotonic() < self._full_until
+        return 0 if is_known_full else self._backend.num_slots - self.num_texts
 
     @property
     def _is_crowded(self) -> bool:
-        return bool(len(self._waiting)) and not self._has_room
+        return len(self._waiting) > self._room
 
     async def _read(self) -> None:
-        budget = _MOST_READ
-        if self._running:
-            available_s = _READ_STEPS * self._reading_pace() * self._decode_s.value
-            parts = round(available_s / self._read_s.value / _READ_AT_ONCE)
-            budget = min(budget, max(1, parts) * _READ_AT_ONCE)
+        num_coming = len(self._reading) + len(self._waiting)
+        budget = self._pace.tokens_to_read(self._is_crowded, num_coming, len(self._running))
         texts, most = self._to_read(budget)
         if not texts:
             return
         before = {text: text.num_read for text in texts}
         started_at = time.monotonic()
-        told = await self._backend.prefill(texts, most)
+        told = await self._call(self._backend.prefill(texts, most))
         elapsed_s = time.monotonic() - started_at
         for text, one in zip(texts, told, strict=True):
             self._take_read(text, one)
@@ -142,8 +165,7 @@ class SessionSteps:
             one.num_read - max(before[text], one.num_reused if before[text] == 0 else 0)
             for text, one in zip(texts, told, strict=True)
         )
-        if num_read >= _READ_AT_ONCE:
-            self._read_s.add(elapsed_s / num_read)
+        self._pace.took_to_read(elapsed_s, num_read)
 
     def _to_read(self, budget: int) -> tuple[list[Text], list[int]]:
         """Texts to read now, new ones among them, as many as fit into a budget of tokens."""
@@ -153,7 +175,7 @@ class SessionSteps:
         def fits(text: Text) -> bool:
             nonlocal longest
             longest = max(longest, min(text.num_unread, budget))
-            rounded = -(-longest // _READ_AT_ONCE) * _READ_AT_ONCE
+            rounded = -(-longest // READ_AT_ONCE) * READ_AT_ONCE
             return not texts or (len(texts) + 1) * rounded <= budget
 
         for text in self._reading:
@@ -161,7 +183,7 @@ class SessionSteps:
                 break
             texts.append(text)
         else:
-            while self._has_room and (new := self._waiting.first()) and fits(new):
+            while self._room and (new := self._waiting.first()) and fits(new):
                 self._waiting.take(new)
                 if not new.is_ready:
                     waited_s = time.monotonic() - new.asked_at
@@ -198,35 +220,19 @@ class SessionSteps:
 
     async def _decode(self) -> None:
         texts = list(self._running)
-        num_tokens = self._tokens_at_once()
+        num_tokens = self._pace.tokens_to_write(self._is_crowded, len(self._reading), len(texts))
         started_at = time.monotonic()
-        told = await self._backend.decode(texts, num_tokens)
+        told = await self._call(self._backend.decode(texts, num_tokens))
         elapsed_s = time.monotonic() - started_at
         model = self._backend.model
         steps = max(len(one.token_ids) for one in told)
         if steps:
-            self._decode_s.add(elapsed_s / steps)
+            self._pace.took(elapsed_s, steps)
             metrics.DECODE_STEP.add(model, value=elapsed_s / steps)
         metrics.BATCH_FILL.add(model, value=len(texts))
         metrics.TOKENS.add(model, count=sum(len(one.token_ids) for one in told))
         for text, one in zip(texts, told, strict=True):
             self._take_decoded(text, one)
-
-    def _reading_pace(self) -> int:
-        if self._is_crowded:
-            return _MANY
-        # Most slots are empty: those who wait are more than those who are held up.
-        num_coming = len(self._reading) + len(self._waiting)
-        return _SOME if num_coming > len(self._running) else _FEW
-
-    def _tokens_at_once(self) -> int:
-        if self._is_crowded:
-            return _SOME if self._reading else _MANY
-        if self._has_room or self._reading:
-            return (
-                _FEW if self._reading or 2 * self.num_texts <= self._backend.num_slots else 2 * _FEW
-            )
-        return _SOME
 
     def _take_decoded(self, text: Text, told: Decoded) -> None:
         if told.finish_reason.startswith(contract.ERROR_PREFIX):
@@ -237,20 +243,7 @@ class SessionSteps:
             return
         if text.is_gone:
             return
-        model, now = self._backend.model, time.monotonic()
-        if text.told_at is None:
-            metrics.TIME_TO_FIRST_TOKEN.add(model, value=now - text.asked_at)
-        else:
-            metrics.TIME_BETWEEN_PIECES.add(model, value=now - text.told_at)
         text.token_ids += told.token_ids
-        text.give(Piece(told.text, len(told.token_ids), told.finish_reason, told.tokens))
-
-
-class _Mean:
-    """The mean of late values, the latest of the most weight; one outlier does not move it far."""
-
-    def __init__(self, value: float):
-        self.value = value
-
-    def add(self, value: float) -> None:
-        self.value += 0.2 * (min(value, 4 * self.value) - self.value)
+        text.is_over = bool(told.finish_reason)
+        piece = Piece(told.text, len(told.token_ids), told.finish_reason, told.tokens)
+        self._untold.append((text, piece))

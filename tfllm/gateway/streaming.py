@@ -71,17 +71,18 @@ async def send_stream(
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
+    before, behind = _around(shape.chunk([{}], **more))
     num_characters, num_written = [0] * len(texts), 0
     try:
         firsts = [first for index in range(len(texts)) if (first := shape.first(index))]
         if firsts:
-            await response.write(b"".join(_event(shape.chunk([one], **more)) for one in firsts))
+            await response.write(b"".join(before + _encoded(one) + behind for one in firsts))
         async for index, piece in merged(texts):
             num_written += piece.num_tokens
             is_empty = not (piece.text or piece.finish_reason or piece.tokens)
             if not is_empty:
                 choice = shape.piece(index, piece, num_characters[index])
-                await response.write(_event(shape.chunk([choice], **more)))
+                await response.write(before + _encoded(choice) + behind)
             num_characters[index] += sum(len(shown(token.raw)) for token in piece.tokens)
         if include_usage:
             usage = usage_of(groups, num_written)
@@ -94,5 +95,18 @@ async def send_stream(
     return response
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` would make one each time
+
+
+def _encoded(message: Any) -> bytes:
+    return _encode(message).encode()
+
+
 def _event(message: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(message, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + _encoded(message) + b"\n\n"
+
+
+def _around(message: dict[str, Any]) -> tuple[bytes, bytes]:
+    """What an event has before and behind its only choice, which is empty in `message`."""
+    before, _, behind = _event(message).rpartition(b"[{}]")
+    return before + b"[", b"]" + behind

@@ -7,7 +7,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tfllm.errors import Failure
 
@@ -91,6 +91,13 @@ class Asked:
     client: str = ""
 
 
+class Observer(Protocol):
+    """Notes what becomes of a text."""
+
+    def take(self, piece: Piece) -> None:
+        """What is new."""
+
+
 class Text:
     """A text from its request to its end. It belongs to one event loop.
 
@@ -110,6 +117,8 @@ class Text:
         is_gone: Nobody waits for it.
         is_over: It has ended, well or not.
         num_lost: How often it was begun again since it was given something.
+        server: Whose it is, "host:port"; "" before it has one.
+        follower: Is shown every piece, if what becomes of the text is to be told.
     """
 
     def __init__(self, asked: Asked, leader: Text | None = None):
@@ -123,6 +132,8 @@ class Text:
         self.asked_at = time.monotonic()
         self.told_at: float | None = None
         self.on_leave: Callable[[Text], None] | None = None
+        self.server = ""
+        self.follower: Observer | None = None
         self._told: asyncio.Queue[Piece | Refused] = asyncio.Queue()
         self._has_begun = asyncio.Event()
         self.begin_again()
@@ -154,6 +165,8 @@ class Text:
         self.told_at = time.monotonic()
         self.num_lost = 0
         self.is_over = bool(piece.finish_reason)
+        if self.follower is not None:
+            self.follower.take(piece)
         self._told.put_nowait(piece)
 
     def refuse(self, refused: Refused) -> None:

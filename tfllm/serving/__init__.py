@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfllm.serving.promotion import promote, rollback
     from tfllm.serving.rest_server import RestOptions
     from tfllm.serving.server import Server, serve
+    from tfllm.serving.session_stream import Piece
     from tfllm.serving.status import Code, ServingError
     from tfllm.serving.stock import run_stock_server, stock_server_command
     from tfllm.serving.transport import TLS
@@ -25,6 +26,7 @@ _HOMES = {
     "BatchingParameters": "batching_parameters",
     "Client": "client",
     "Code": "status",
+    "Piece": "session_stream",
     "RestOptions": "rest_server",
     "ServedModel": "models",
     "Server": "server",
@@ -43,6 +45,7 @@ __all__ = [
     "BatchingParameters",
     "Client",
     "Code",
+    "Piece",
     "RestOptions",
     "ServedModel",
     "Server",

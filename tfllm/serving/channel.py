@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -30,6 +30,8 @@ from tfllm.serving.metadata import (
 )
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.tensors import decode, dtype_name, encode
+from tfllm.serving.text_generation import METHOD, SERVICE, GenerateReply, GenerateRequest
+from tfllm.serving.trace_context import TRACEPARENT
 from tfllm.serving.transport import (
     FIRST_BACKOFF_S,
     MAX_BACKOFF_S,
@@ -123,12 +125,37 @@ class Channel(Transport):
         if response.status.error_code:  # the API has a place for it beside the call's own
             raise ServingError(Code(response.status.error_code), response.status.error_message)
 
+    async def generate(self, request: Any, timeout_s: float | None) -> AsyncGenerator[Any, None]:
+        if self._grpc is None:
+            self._open()
+        rpc = self._grpc.unary_stream(
+            f"/{SERVICE}/{METHOD}",
+            request_serializer=GenerateRequest.SerializeToString,
+            response_deserializer=GenerateReply.FromString,
+        )
+        call = rpc(request, timeout=timeout_s, metadata=self._metadata())
+        try:
+            if self.waits:
+                async for reply in call:
+                    yield reply
+            else:
+                for reply in call:
+                    yield reply
+        except grpc.RpcError as error:
+            raise ServingError(Code(error.code().value[0]), error.details() or "") from None
+        finally:
+            call.cancel()
+
     async def close(self) -> None:
         self.is_closed = True
         if self._grpc is not None:
             ending = self._grpc.close()
             if self.waits:
                 await ending
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        traceparent = TRACEPARENT.get()
+        return [*self._headers, ("traceparent", traceparent)] if traceparent else self._headers
 
     def _model_spec(self, signature_name: str = "") -> model_pb2.ModelSpec:
         spec = model_pb2.ModelSpec(name=self.spec.model, signature_name=signature_name)
@@ -143,7 +170,7 @@ class Channel(Transport):
             if self._grpc is None:
                 self._open()
             try:
-                response = rpc()(request, timeout=left_s, metadata=self._headers)
+                response = rpc()(request, timeout=left_s, metadata=self._metadata())
                 return await response if self.waits else response
             except grpc.RpcError as error:
                 code, message = Code(error.code().value[0]), error.details() or ""

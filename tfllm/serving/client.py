@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from tfllm.serving.served import Served
@@ -52,6 +52,9 @@ class AsyncClient(Served):
 
     def _run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return call
+
+    def _iterated(self, pieces: AsyncIterator[Any]) -> Any:
+        return pieces
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -13,7 +13,6 @@ from tfllm import contract, rows
 from tfllm.calls import (
     ClassifierCalls,
     EmbedderCalls,
-    GeneratorCalls,
     MaskedLMCalls,
     SpanQACalls,
 )
@@ -22,6 +21,7 @@ from tfllm.errors import UserError
 from tfllm.serving import columns
 from tfllm.serving.metadata import Metadata, VersionStatus
 from tfllm.serving.status import Code, ServingError
+from tfllm.serving.streaming import StreamCalls
 from tfllm.serving.transport import TLS, Connection, Spec, Transport, place_of
 
 POLL_S = 0.1
@@ -33,7 +33,7 @@ class _FailedToLoad(ServingError):
     """Of the newest version, when no other is loaded or being loaded."""
 
 
-class Served(GeneratorCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, SpanQACalls):
+class Served(StreamCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, SpanQACalls):
     """What both clients are: calls of one model, by way of a transport."""
 
     waits = False

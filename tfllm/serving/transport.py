@@ -8,9 +8,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfllm.errors import UserError
 from tfllm.serving.status import Code, ServingError
@@ -171,6 +171,15 @@ class Transport:
 
         Raises:
             UserError: it cannot be asked by this transport.
+        """
+        raise NotImplementedError
+
+    def generate(self, request: Any, timeout_s: float | None) -> AsyncGenerator[Any, None]:
+        """The replies of a gateway, as they come; closing the iterator ends the call.
+
+        Args:
+            request: A `GenerateRequest` of `text_generation`.
+            timeout_s: Seconds for all of it; None sets no limit.
         """
         raise NotImplementedError
 

@@ -25,10 +25,10 @@ async function refusal(response) {
   return new Refusal((message || `The gateway answered ${response.status}.`) + hint);
 }
 
-/** The names of the models. */
+/** The models: [{name, canChat}]; canChat is null while it is not known. */
 export async function models(key) {
   const response = await fetched("/v1/models", key);
-  return (await response.json()).data.map((model) => model.id);
+  return (await response.json()).data.map((model) => ({ name: model.id, canChat: model.can_chat }));
 }
 
 /** The text of the gateway's metrics. */

@@ -11,6 +11,8 @@ import { explainTokens } from "./tokens.js";
 const $ = (id) => document.getElementById(id);
 const [answers, form, prompt, settings, status] = ["answers", "prompt-form", "prompt", "settings", "status"].map($);
 const modes = { chat: new Chat($("system")), completion: new Completion() };
+const chatInput = document.querySelector("input[name=mode][value=chat]");
+let known = []; // the models, as they are told
 let running = null; // the AbortController of the answer that is being written
 
 const mode = () => document.querySelector("input[name=mode]:checked").value;
@@ -62,11 +64,24 @@ function changeMode() {
   clear();
 }
 
+// A model without a chat template goes on with texts, and is asked for nothing else.
+function changeModel() {
+  const canChat = known.find(({ name }) => name === $("model").value)?.canChat !== false;
+  chatInput.disabled = !canChat;
+  $("no-chat").hidden = canChat;
+  if (!canChat && mode() === "chat") {
+    document.querySelector("input[name=mode][value=completion]").checked = true;
+    changeMode();
+  }
+}
+
 async function findModels() {
   const chosen = $("model").value;
   try {
-    $("model").replaceChildren(...(await models(key())).map((name) => new Option(name, name, false, name === chosen)));
+    known = await models(key());
+    $("model").replaceChildren(...known.map(({ name }) => new Option(name, name, false, name === chosen)));
     show("");
+    changeModel();
   } catch (error) {
     show(error.message);
   }
@@ -89,6 +104,7 @@ document.addEventListener("keydown", (event) => {
 $("stop").addEventListener("click", stop);
 $("clear").addEventListener("click", clear);
 $("key").addEventListener("change", findModels);
+$("model").addEventListener("change", changeModel);
 for (const input of document.querySelectorAll("input[name=mode]")) {
   input.addEventListener("change", changeMode);
 }
