@@ -9,20 +9,28 @@ the logarithms of both uniform. They are sent to
 - `static`: calls of `generate` to `tfllm serve --enable_batching`, batches as large as the
   gateway's;
 - `single`: calls of `generate`, one at a time;
-- `beside`: streams of another server, if there is one: `--beside localhost:8000/gpt2` after
+- `beside`: streams of another server, if there is one: `--beside localhost:8000/gpt2` with the
+  model of gateway_gguf.py. This one of llama.cpp merges texts into steps, as the gateway does:
 
-      python -m llama_cpp.server --model gpt2.Q8_0.gguf --model_alias gpt2 \
-          --interrupt_requests False --n_threads 2
+      llama-server --model gateway/gpt2-small.Q8_0.gguf --alias gpt2 --port 8000 --threads 2 \
+          --parallel 16 --ctx-size 8192 --flash-attn on --no-cache-prompt --cache-ram 0
+
+  and this one (`pip install llama-cpp-python[server]`) writes one text at a time, the others wait:
+
+      python -m llama_cpp.server --model gateway/gpt2-small.Q8_0.gguf --model_alias gpt2 \
+          --port 8000 --n_threads 2 --flash_attn True --interrupt_requests False
 
 First each has more clients than it has room for, in turns, which tells its tokens per second. Then
-requests come by a Poisson process at 70 % of what `static` could do, to both it and the gateway.
+requests come by a Poisson process at 70 % of what `static` could do, to each but `single`. A server
+that cannot do as much has a queue that grows with `--seconds`, and its clients wait for that.
 Last, eight streams run through the gateway, and then calls of `decode` for eight rows come one
 after the other from a client of their own, of as many tokens: what a step takes longer through the
 gateway is its overhead.
 
 Prints one JSON line: tokens per second of each, medians of the rounds; of the arriving requests
-milliseconds to the first token and between pieces (of a text, at its client), median and 95th
-percentile; the step of `decode` at eight rows.
+milliseconds to the first token and between pieces (of a text, at its client; one of the gateway has
+the tokens of a call of `decode`, one of llama.cpp has one), median and 95th percentile; the step of
+`decode` at eight rows.
 """
 
 import argparse
@@ -119,6 +127,31 @@ class Overhead:
         return (times[-1] - times[0]) / (at_once * (len(times) - 1))
 
 
+async def rates(args, asks: dict[str, Ask], compared: list[str]) -> dict[str, float]:
+    """Tokens per second of each while it is busy: of those compared the median of all rounds."""
+
+    async def saturated(name: str, seconds: float, seed: int) -> float:
+        rate = await traffic.saturated(asks[name], args.clients, seconds, seed)
+        if name == "beside":
+            # It may be busy with what its clients no longer wait for, as long as this one waits.
+            await asks[name](Request("a" * traffic.PROMPT[0], traffic.ANSWER[0]))
+        return rate
+
+    say("warming up: shapes that are new are slow")
+    for name in compared:
+        await saturated(name, args.seconds / 2, 1000)
+
+    found: dict[str, list[float]] = {name: [] for name in asks}
+    for round_number in range(args.rounds):
+        for name in asks if round_number == 0 else compared:
+            found[name].append(await saturated(name, args.seconds, round_number))
+            say(name, "saturated:", round(found[name][-1], 1), "tokens per second")
+    medians = {name: statistics.median(each) for name, each in found.items()}
+    if not all(medians.values()):
+        raise SystemExit(f"Some had no time to answer: raise --seconds. {medians}")
+    return medians
+
+
 async def measure(args, running: dict[str, programs.Program]) -> dict:
     server = running["server"]
     static = AsyncClient(running["static"].address, programs.MODEL, timeout_s=600)
@@ -131,32 +164,19 @@ async def measure(args, running: dict[str, programs.Program]) -> dict:
     if args.beside:
         address, _, model = args.beside.partition("/")
         host, _, port = address.rpartition(":")
-        asks["beside"] = traffic.streams(host, int(port), model, counts_pieces=True)
-    line: dict = {}
-
-    say("warming up: shapes that are new are slow")
-    for name in ("gateway", "static"):
-        await traffic.saturated(asks[name], args.clients, args.seconds / 2, 1000)
-
-    rates: dict[str, list[float]] = {name: [] for name in asks}
-    for round_number in range(args.rounds):
-        for name, ask in asks.items():
-            if name in ("gateway", "static") or round_number == 0:
-                rates[name].append(
-                    await traffic.saturated(ask, args.clients, args.seconds, round_number)
-                )
-                say(name, "saturated:", round(rates[name][-1], 1), "tokens per second")
-    medians = {name: statistics.median(each) for name, each in rates.items()}
-    if not all(medians.values()):
-        raise SystemExit(f"Some had no time to answer: raise --seconds. {medians}")
-    line |= {f"{name}_tokens_per_second": round(rate, 1) for name, rate in medians.items()}
+        asks["beside"] = traffic.streams(host, int(port), model, counted=True)
+    compared = [name for name in asks if name != "single"]
+    medians = await rates(args, asks, compared)
+    line: dict = {f"{name}_tokens_per_second": round(rate, 1) for name, rate in medians.items()}
     line["gateway_to_static"] = round(medians["gateway"] / medians["static"], 2)
 
     per_second = 0.7 * medians["static"] / _MEAN_NEW
-    arrived: dict[str, list[Answer]] = {"gateway": [], "static": []}
+    arrived: dict[str, list[Answer]] = {name: [] for name in compared}
     for round_number in range(args.rounds):
         for name, answers in arrived.items():
-            told = await traffic.arriving(asks[name], per_second, args.seconds, round_number)
+            # Prompts that are new to a server that keeps those of before.
+            seed = 2000 + round_number
+            told = await traffic.arriving(asks[name], per_second, args.seconds, seed)
             say(name, "at 70 %:", seen(told))
             answers += told
     line["per_second"] = round(per_second, 2)

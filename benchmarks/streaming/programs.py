@@ -41,15 +41,21 @@ def export(folder: Path, shape: str, sessions: int) -> Path:
 
 def _export(folder: Path, base: Path, shape: str, sessions: int) -> None:
     from tfllm.export import for_serving
+
+    for_serving(letters(folder, shape), base, precision="int8", sessions=sessions)
+
+
+def letters(folder: Path, shape: str):
+    """The model itself, in float32."""
     from tfllm.models import from_preset
 
     folder.mkdir(parents=True, exist_ok=True)
     model = from_preset(made.preset(SHAPES[shape], folder))
     table = model.backbone.token_embedding.embeddings
-    letters = np.zeros_like(table)
-    letters[_LETTERS] = np.array(table)[_LETTERS]
-    table.assign(letters)
-    for_serving(model, base, precision="int8", sessions=sessions)
+    kept = np.zeros_like(table)
+    kept[_LETTERS] = np.array(table)[_LETTERS]
+    table.assign(kept)
+    return model
 
 
 class Program:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
@@ -73,12 +74,16 @@ def whole(client: AsyncClient, at_once: int = 10**6) -> Ask:
     return ask
 
 
+_EVENT, _DONE = b"data: {", b"data: [DONE]"
+
+
 class _Events(asyncio.Protocol):
     """One stream of events. What a client does beside looking at the clock is as little as may be,
     as it takes the time from the server."""
 
     def __init__(self, host: str, body: bytes):
         self.times: list[float] = []
+        self.told = bytearray()
         self.ended = asyncio.get_running_loop().create_future()
         self._sent = (
             b"POST /v1/completions HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n"
@@ -94,9 +99,15 @@ class _Events(asyncio.Protocol):
             self._end(RuntimeError(data))
         if b'data: {"error"' in data:
             self._end(RuntimeError(data))
-        self.times += [now] * data.count(b"data: {")
-        if b"data: [DONE]" in data:
+        before = len(self.told)
+        self.told += data
+        self.times += [now] * self._count(_EVENT, before)
+        if self._count(_DONE, before):
             self._end()
+
+    def _count(self, mark: bytes, before: int) -> int:
+        """How many end behind what was there before: one may come in two parts."""
+        return self.told.count(mark, max(0, before - len(mark) + 1))
 
     def connection_lost(self, exc):
         self._end(exc or ConnectionError("the stream has no end"))
@@ -110,15 +121,31 @@ class _Events(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-def streams(host: str, port: int, model: str, counts_pieces: bool = False) -> Ask:
+def _counted(events: _Events) -> Told:
+    """What a stream says of itself, whose text may have ended before it had all its tokens.
+
+    Servers that do not tell their usage are taken to send each token by itself. The event that
+    ends a text, or tells the usage, is no piece.
+    """
+    told = [json.loads(event) for event in re.findall(rb"data: (\{.*\})", events.told)]
+    said = [any(choice["text"] for choice in event["choices"]) for event in told]
+    times = list(itertools.compress(events.times, said))
+    usages = [event["usage"] for event in told if event.get("usage")]
+    if not times:
+        raise RuntimeError(f"There is no text in the answer: {bytes(events.told)!r}")
+    return Told(times, usages[-1]["completion_tokens"] if usages else len(times))
+
+
+def streams(host: str, port: int, model: str, counted: bool = False) -> Ask:
     """Streams of `/v1/completions`.
 
     Args:
         host: Of the server.
         port: Of the server.
         model: Its name there.
-        counts_pieces: Whether each has one token, and a text may end before it has all of them.
+        counted: Whether a text may end before it has all tokens, so that they are to be counted.
     """
+    usage = {"stream_options": {"include_usage": True}} if counted else {}
 
     async def ask(request: Request) -> Told:
         body = json.dumps(
@@ -128,6 +155,7 @@ def streams(host: str, port: int, model: str, counts_pieces: bool = False) -> As
                 "max_tokens": request.new,
                 "temperature": 0,
                 "stream": True,
+                **usage,
             }
         ).encode()
         loop = asyncio.get_running_loop()
@@ -136,7 +164,7 @@ def streams(host: str, port: int, model: str, counts_pieces: bool = False) -> As
             await events.ended
         finally:
             transport.close()
-        return Told(events.times, len(events.times) if counts_pieces else request.new)
+        return _counted(events) if counted else Told(events.times, request.new)
 
     return ask
 
