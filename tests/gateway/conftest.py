@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -100,6 +101,14 @@ def client(server):
         yield client
 
 
+def until(condition, timeout_s=120):
+    """Returns when `condition()` is true."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.002)  # the server needs this thread's turns
+
+
 class Running:
     """A gateway in a thread; a client that speaks plain HTTP."""
 
@@ -123,10 +132,7 @@ class Running:
         return f"http://127.0.0.1:{self.gateway.port}"
 
     def wait_until_up(self):
-        for _ in range(10_000):
-            if self.ask("GET", "/healthz")[0] == 200:
-                return
-        raise AssertionError("the gateway found no server")
+        until(lambda: self.ask("GET", "/healthz")[0] == 200)
 
     def stop(self, grace_s=0.0):
         self.has_stopped = True
@@ -203,22 +209,34 @@ def running(endpoint, start_gateway):
     return start_gateway(endpoint)
 
 
-@pytest.fixture
-def relayed(server):
-    """The address of what passes calls on to the server, and the metadata that came with them."""
-    metadata = []
-    channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
+@contextlib.contextmanager
+def relay(port, before):
+    """The address of what passes calls on to a server, after `before(call, request)`."""
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 
     class Relay(grpc.GenericRpcHandler):
         def service(self, call):
-            metadata.append(call.invocation_metadata)
-            rpc = channel.unary_unary(call.method)
-            return grpc.unary_unary_rpc_method_handler(lambda request, _: rpc(request))
+            def answer(request, context):
+                before(call, request)
+                try:
+                    return channel.unary_unary(call.method)(request)
+                except grpc.RpcError as error:
+                    context.abort(error.code(), error.details())
 
-    relay = grpc.server(futures.ThreadPoolExecutor(4))
-    relay.add_generic_rpc_handlers((Relay(),))
-    port = relay.add_insecure_port("127.0.0.1:0")
-    relay.start()
-    yield f"127.0.0.1:{port}", metadata
-    relay.stop(None)
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    relaying = grpc.server(futures.ThreadPoolExecutor(4))
+    relaying.add_generic_rpc_handlers((Relay(),))
+    own_port = relaying.add_insecure_port("127.0.0.1:0")
+    relaying.start()
+    yield f"127.0.0.1:{own_port}"
+    relaying.stop(None)
     channel.close()
+
+
+@pytest.fixture
+def relayed(server):
+    """The address of a relay to the server, and the metadata that came with the calls."""
+    metadata = []
+    with relay(server.port, lambda call, _: metadata.append(call.invocation_metadata)) as address:
+        yield address, metadata

@@ -5,10 +5,12 @@ import contextlib
 
 import pytest
 
+from tfllm.gateway.backend import Backend
 from tfllm.gateway.balancing import Replicas
 from tfllm.gateway.scheduler import Scheduler
 from tfllm.gateway.texts import Asked, Refused, Text
 from tfllm.gateway.waiting import Waiting
+from tfllm.serving import AsyncClient
 
 
 def text(client, leader=None):
@@ -59,17 +61,24 @@ def test_a_request_waits_whole_or_not_at_all():
     assert len(waiting) == 4
 
 
-class Backend:
-    """As far as it is looked at before a call."""
+class Endpoint:
+    """A server that has four slots and is never asked for anything."""
 
-    model, address, num_slots = "gpt", "nowhere:1", 4
+    model, address = "gpt", "nowhere:1"
+
+    async def open(self):
+        client = AsyncClient(self.address, self.model, version=1)
+        backend = Backend(client)
+        backend.num_slots = 4
+        return backend
 
 
 @pytest.fixture
 def replicas():
     async def make():
-        schedulers = [Scheduler(Backend()) for _ in range(2)]
+        schedulers = [Scheduler(Endpoint()) for _ in range(2)]
         for scheduler in schedulers:
+            await scheduler._versions.step()
             scheduler.is_up = True
         return Replicas("gpt", schedulers)
 

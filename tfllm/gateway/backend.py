@@ -1,8 +1,9 @@
-"""One model of one server: which version answers, what it can do, and its calls."""
+"""One version of a model on one server: what it can do, and its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,68 +51,57 @@ class Decoded(NamedTuple):
 
 
 class Backend:
-    """The calls of a model, all to the version that was meant when it was opened.
+    """The calls of one version of a model on one server.
 
     Args:
-        address: "host:port" of gRPC.
-        model: Its name there.
-        timeout_s: Seconds for one call.
-        version_label: Of the version that is meant; None = the newest.
-        **connection: Other arguments of `tfllm.serving.Client`.
+        client: Asks for that version. Belongs to the backend.
 
     Attributes:
-        version: The version that is asked.
+        address: "host:port" of the server.
+        model: Its name there.
+        version: Which one it is.
         num_slots: Texts that the server holds at a time; 0 = the export has no sessions.
         signatures: By name, as the server tells.
         chat_template: How conversations are rendered; None if the export has none.
+        num_asking: Requests that need no slot and are not answered yet.
     """
 
-    def __init__(
-        self,
-        address: str,
-        model: str,
-        timeout_s: float = 60.0,
-        version_label: str | None = None,
-        **connection: Any,
-    ):
-        self.address = address
-        self.model = model
-        self.version: int | None = None
+    def __init__(self, client: AsyncClient):
+        self.address: str = client.address
+        self.model: str = client.model
+        self.version: int | None = client.version
         self.num_slots = 0
         self.signatures: dict[str, SignatureInfo] = {}
         self.chat_template: ChatTemplate | None = None
-        self._options = {"timeout_s": timeout_s, "retries": 0, **connection}
-        self._any_version = AsyncClient(
-            address, model, version_label=version_label, **self._options
-        )
-        self._client = self._any_version
+        self.num_asking = 0
+        self._client = client
 
     async def open(self) -> None:
-        """Looks which version is meant and what it can do.
+        """Looks what the version can do.
 
         Raises:
             ServingError: as the server says, or UNAVAILABLE.
+            UserError: it has a chat template that is none.
         """
-        metadata = await self._any_version.metadata()
-        if metadata.version != self.version:
-            if self._client is not self._any_version:
-                await self._client.close()
-            self._client = AsyncClient(
-                self.address, self.model, version=metadata.version, **self._options
-            )
-        self.signatures = metadata.signatures
+        self.signatures = (await self._client.metadata()).signatures
         self.chat_template = ChatTemplate.of(await self._client.describe(contract.CHAT_TEMPLATE))
-        self.num_slots = 0
-        if contract.SESSION_SIGNATURES.keys() <= metadata.signatures.keys():
+        if contract.SESSION_SIGNATURES.keys() <= self.signatures.keys():
             told = await self._client.predict(
                 {"slot": np.zeros(1, np.int32)}, contract.SLOTS, output_filter=["num_slots"]
             )
             self.num_slots = told["num_slots"].tolist()[0]
-        self.version = metadata.version
 
     async def close(self) -> None:
-        await self._any_version.close()
         await self._client.close()
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[Backend]:
+        """Itself, which is not closed inside the `with` because another version is meant."""
+        self.num_asking += 1
+        try:
+            yield self
+        finally:
+            self.num_asking -= 1
 
     def columns_of(self, signature: str, asked: Sequence[Asked]) -> dict[str, np.ndarray]:
         """The sampling inputs of texts; what they leave out is as the export has it.

@@ -73,7 +73,8 @@ class Replicas:
         self._num_asking[scheduler] += 1
         try:
             async with self._calls[scheduler]:
-                yield scheduler.backend
+                with scheduler.backend.asked() as backend:
+                    yield backend
         finally:
             self._num_asking[scheduler] -= 1
 

@@ -11,9 +11,10 @@ from typing import Any
 from tfllm.errors import UserError
 from tfllm.gateway.backend import Backend
 from tfllm.gateway.balancing import Replicas
+from tfllm.gateway.endpoint import Endpoint
 from tfllm.gateway.keys import Keys
 from tfllm.gateway.records import Records
-from tfllm.gateway.scheduler import Scheduler
+from tfllm.gateway.scheduler import LOOK_S, Scheduler
 from tfllm.gateway.server import Gateway
 from tfllm.stderr_log import logged_to_stderr
 
@@ -26,6 +27,7 @@ def gateway(
     keys: Keys | None = None,
     records: Records | None = None,
     max_waiting: int = 256,
+    look_s: float = LOOK_S,
     **connection: Any,
 ) -> Gateway:
     """A gateway that is not started yet.
@@ -36,13 +38,14 @@ def gateway(
         keys: Who may ask; default everybody.
         records: What is told of requests; default nothing but numbers in the metrics.
         max_waiting: Texts that may wait for each server; more are refused.
+        look_s: Seconds between two looks at each server for the version that is meant.
         **connection: Of `tfllm.serving.Client`, as `timeout_s`.
 
     Raises:
         UserError: an address of REST, or one twice.
     """
     found: dict[str, list[Scheduler]] = {}
-    kind = Backend
+    kind: type[Backend] = Backend
     if records is not None and records.tracing is not None:
         from tfllm.gateway.tracing import TracedBackend
 
@@ -52,8 +55,8 @@ def gateway(
     for address, model in endpoints:
         if "//" in address:
             raise UserError(f"A gateway asks the gRPC ports of servers, got {address}.")
-        backend = kind(address, model, **connection)
-        found.setdefault(model, []).append(Scheduler(backend, max_waiting))
+        endpoint = Endpoint(address, model, kind=kind, **connection)
+        found.setdefault(model, []).append(Scheduler(endpoint, max_waiting, look_s=look_s))
     return Gateway({name: Replicas(name, each) for name, each in found.items()}, keys, records)
 
 

@@ -1,4 +1,4 @@
-"""Continuous batching: the texts in the slots of one server, a few tokens at a time.
+"""Continuous batching: the texts in the slots of one version, a few tokens at a time.
 
 A step gives back the slots that are free, reads a part of the prompts that are new and has all
 other texts go on together. Nothing is on its way to the server beside that one call, so the batch
@@ -36,16 +36,16 @@ Answer = TypeVar("Answer")
 
 
 class SessionSteps:
-    """The texts of one server that has sessions.
+    """The texts of one version that has sessions.
 
     Args:
         backend: Open.
-        waiting: Where new texts come from.
+        waiting: Where new texts come from, and go that find no slot; may be replaced.
     """
 
     def __init__(self, backend: Backend, waiting: Waiting):
-        self._backend = backend
-        self._waiting = waiting
+        self.backend = backend
+        self.waiting = waiting
         self._reading: list[Text] = []
         self._running: list[Text] = []
         self._leaving: list[tuple[int, str]] = []
@@ -60,7 +60,7 @@ class SessionSteps:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._reading or self._running or self._leaving or len(self._waiting))
+        return bool(self._reading or self._running or self._leaving or len(self.waiting))
 
     async def step(self) -> float:
         """One round; the seconds after which there may be something to do.
@@ -70,7 +70,7 @@ class SessionSteps:
         """
         self._let_go()
         if self._leaving:
-            await self._call(self._backend.release(self._leaving))
+            await self._call(self.backend.release(self._leaving))
             self._leaving = []
         await self._read()
         self._let_go()
@@ -78,14 +78,14 @@ class SessionSteps:
             await self._decode()
         elif not self._reading:
             pause_s = self._full_until - time.monotonic()
-            return max(pause_s, _NO_WORK_PAUSE_S) if len(self._waiting) else 0.0
+            return max(pause_s, _NO_WORK_PAUSE_S) if len(self.waiting) else 0.0
         return 0.0
 
     def take_all(self) -> list[Text]:
         """The texts, to go on elsewhere."""
         self._tell()
         self._let_go()
-        metrics.BEGUN_AGAIN.add(self._backend.model, count=len(self._running))
+        metrics.BEGUN_AGAIN.add(self.backend.model, count=len(self._running))
         texts = [*self._running, *self._reading]
         for text in texts:
             text.begin_again()
@@ -100,7 +100,7 @@ class SessionSteps:
         if slots:
             with contextlib.suppress(ServingError, TimeoutError):
                 async with asyncio.timeout(_CLOSING_S):
-                    await self._backend.release(slots)
+                    await self.backend.release(slots)
 
     async def _call(self, call: Awaitable[Answer]) -> Answer:
         """An answer of the server; readers are told what is new as soon as it is asked for."""
@@ -114,7 +114,7 @@ class SessionSteps:
             answer.cancel()
 
     def _tell(self) -> None:
-        model, now = self._backend.model, time.monotonic()
+        model, now = self.backend.model, time.monotonic()
         for text, piece in self._untold:
             if text.told_at is None:
                 metrics.TIME_TO_FIRST_TOKEN.add(model, value=now - text.asked_at)
@@ -131,7 +131,7 @@ class SessionSteps:
                     self._leaving.append((text.slot, text.lease))
 
     def _lose(self, text: Text) -> None:
-        metrics.BEGUN_AGAIN.add(self._backend.model)
+        metrics.BEGUN_AGAIN.add(self.backend.model)
         text.begin_again()
         text.num_lost += 1
         if text.num_lost > _MOST_LOST:
@@ -143,21 +143,21 @@ class SessionSteps:
     def _room(self) -> int:
         """Slots that are free."""
         is_known_full = time.monotonic() < self._full_until
-        return 0 if is_known_full else self._backend.num_slots - self.num_texts
+        return 0 if is_known_full else self.backend.num_slots - self.num_texts
 
     @property
     def _is_crowded(self) -> bool:
-        return len(self._waiting) > self._room
+        return len(self.waiting) > self._room
 
     async def _read(self) -> None:
-        num_coming = len(self._reading) + len(self._waiting)
+        num_coming = len(self._reading) + len(self.waiting)
         budget = self._pace.tokens_to_read(self._is_crowded, num_coming, len(self._running))
         texts, most = self._to_read(budget)
         if not texts:
             return
         before = {text: text.num_read for text in texts}
         started_at = time.monotonic()
-        told = await self._call(self._backend.prefill(texts, most))
+        told = await self._call(self.backend.prefill(texts, most))
         elapsed_s = time.monotonic() - started_at
         for text, one in zip(texts, told, strict=True):
             self._take_read(text, one)
@@ -183,11 +183,11 @@ class SessionSteps:
                 break
             texts.append(text)
         else:
-            while self._room and (new := self._waiting.first()) and fits(new):
-                self._waiting.take(new)
+            while self._room and (new := self.waiting.first()) and fits(new):
+                self.waiting.take(new)
                 if not new.is_ready:
                     waited_s = time.monotonic() - new.asked_at
-                    metrics.QUEUE_TIME.add(self._backend.model, value=waited_s)
+                    metrics.QUEUE_TIME.add(self.backend.model, value=waited_s)
                 self._reading.append(new)
                 texts.append(new)
         return texts, [budget] * len(texts)
@@ -195,7 +195,7 @@ class SessionSteps:
     def _take_read(self, text: Text, told: Prefilled) -> None:
         if told.error == _NO_SLOT:
             self._reading.remove(text)
-            self._waiting.put_back([text])
+            self.waiting.put_back([text])
             self._full_until = time.monotonic() + _NO_SLOT_PAUSE_S
             return
         if told.error == _OTHER_TEXT:
@@ -208,8 +208,8 @@ class SessionSteps:
             return
         if text.num_prompt_tokens == 0:
             text.num_reused = min(told.num_reused, told.num_prompt_tokens)
-            metrics.PROMPT_TOKENS.add(self._backend.model, count=told.num_prompt_tokens)
-            metrics.REUSED_TOKENS.add(self._backend.model, count=text.num_reused)
+            metrics.PROMPT_TOKENS.add(self.backend.model, count=told.num_prompt_tokens)
+            metrics.REUSED_TOKENS.add(self.backend.model, count=text.num_reused)
         text.slot = told.slot
         text.num_prompt_tokens = told.num_prompt_tokens
         text.num_read = told.num_read
@@ -222,9 +222,9 @@ class SessionSteps:
         texts = list(self._running)
         num_tokens = self._pace.tokens_to_write(self._is_crowded, len(self._reading), len(texts))
         started_at = time.monotonic()
-        told = await self._call(self._backend.decode(texts, num_tokens))
+        told = await self._call(self.backend.decode(texts, num_tokens))
         elapsed_s = time.monotonic() - started_at
-        model = self._backend.model
+        model = self.backend.model
         steps = max(len(one.token_ids) for one in told)
         if steps:
             self._pace.took(elapsed_s, steps)

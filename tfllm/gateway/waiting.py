@@ -77,3 +77,18 @@ class Waiting:
         texts = [text for queue in self._of.values() for text in queue]
         self._of.clear()
         return texts
+
+
+class Elsewhere(Waiting):
+    """A queue out of which nothing comes: what is put back waits in another.
+
+    Args:
+        other: Where.
+    """
+
+    def __init__(self, other: Waiting):
+        super().__init__(most=0)
+        self._other = other
+
+    def put_back(self, texts: Iterable[Text]) -> None:
+        self._other.put_back(texts)

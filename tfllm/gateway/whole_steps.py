@@ -1,4 +1,4 @@
-"""Texts of a server without sessions: one call of `generate` each, answered in one piece."""
+"""Texts of a version without sessions: one call of `generate` each, answered in one piece."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MOST_AT_ONCE = 64  # calls that a server runs or merges into batches
 
 
 class WholeSteps:
-    """The texts of one server.
+    """The texts of one version that has no sessions.
 
     Args:
         backend: Open.
-        waiting: Where new texts come from.
+        waiting: Where new texts come from, and go that failed; may be replaced.
     """
 
     def __init__(self, backend: Backend, waiting: Waiting):
-        self._backend = backend
-        self._waiting = waiting
+        self.backend = backend
+        self.waiting = waiting
         self._calls: dict[asyncio.Task, Text] = {}
         self._failed: list[tuple[Text, ServingError]] = []
 
@@ -35,7 +35,7 @@ class WholeSteps:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._calls or self._failed or len(self._waiting))
+        return bool(self._calls or self._failed or len(self.waiting))
 
     async def step(self) -> float:
         """One round; the seconds after which there may be something to do.
@@ -46,9 +46,9 @@ class WholeSteps:
         for call, text in self._calls.items():
             if text.is_gone:
                 call.cancel()
-        while len(self._calls) < _MOST_AT_ONCE and (new := self._waiting.first()):
-            self._waiting.take(new)
-            metrics.QUEUE_TIME.add(self._backend.model, value=time.monotonic() - new.asked_at)
+        while len(self._calls) < _MOST_AT_ONCE and (new := self.waiting.first()):
+            self.waiting.take(new)
+            metrics.QUEUE_TIME.add(self.backend.model, value=time.monotonic() - new.asked_at)
             self._calls[asyncio.create_task(self._ask(new))] = new
         if self._calls:
             # A while at most: others may have come or gone.
@@ -60,7 +60,7 @@ class WholeSteps:
         if self._failed:
             texts, (error, *_) = zip(*self._failed, strict=True)
             self._failed = []
-            self._waiting.put_back(texts)
+            self.waiting.put_back(texts)
             raise error
         return 0.0
 
@@ -84,7 +84,7 @@ class WholeSteps:
             )
             return
         try:
-            told, num_prompt_tokens = await self._backend.generate(text.asked)
+            told, num_prompt_tokens = await self.backend.generate(text.asked)
         except ServingError as error:
             if error.code in MAY_PASS or error.code == Code.NOT_FOUND:
                 self._failed.append((text, error))
@@ -95,7 +95,7 @@ class WholeSteps:
             why = told.finish_reason.removeprefix(contract.ERROR_PREFIX)
             text.refuse(Refused(400, f"The model cannot read this: {why}."))
             return
-        model = self._backend.model
+        model = self.backend.model
         text.num_prompt_tokens = num_prompt_tokens
         metrics.PROMPT_TOKENS.add(model, count=num_prompt_tokens)
         metrics.TOKENS.add(model, count=told.num_tokens)
