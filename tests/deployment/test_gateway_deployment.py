@@ -61,6 +61,19 @@ def test_compose_and_kubernetes_start_the_gateway_alike(written):
     )
 
 
+def test_the_port_of_grpc_is_open_everywhere(written):
+    assert "--grpc-port=8081" in gateway(written)["command"]
+    assert "127.0.0.1:8081:8081" in gateway(written)["ports"]
+    open_ports = {each["name"]: each["containerPort"] for each in pod(written)["ports"]}
+    assert open_ports == {"http": 8080, "grpc": 8081}
+    service = of_kind(written, "gateway.yaml", "Service")
+    assert {each["targetPort"]: each["port"] for each in service["ports"]} == {
+        "http": 80,
+        "grpc": 8081,
+    }
+    assert "EXPOSE 8080 8081" in (written / "gateway" / "Dockerfile").read_text()
+
+
 def test_the_gateway_knows_each_server_by_its_own_name(written):
     servers = of_kind(written, "serving.yaml", "StatefulSet")
     service = of_kind(written, "service.yaml", "Service")

@@ -75,6 +75,7 @@ def test_the_image_has_all_that_the_gateway_needs(deployed, address, tmp_path):
         "serving:8500": address,
         "0.0.0.0": "127.0.0.1",
         "8080": "0",
+        "8081": "0",
         "/keys/": f"{deployed}/",
     }
     for old, new in changed.items():
@@ -96,6 +97,7 @@ def test_the_image_has_all_that_the_gateway_needs(deployed, address, tmp_path):
             raise AssertionError("".join(lines))
         assert running.poll() is None, "".join(lines)
         (port,) = re.findall(r"listening on http://127.0.0.1:(\d+)", "".join(lines))
+        (grpc_port,) = re.findall(r"listening on 127.0.0.1:(\d+) for gRPC", "".join(lines))
         body = {"model": "gpt", "prompt": "one two", "max_tokens": 8, "temperature": 1, "seed": 3}
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/v1/completions",
@@ -107,6 +109,10 @@ def test_the_image_has_all_that_the_gateway_needs(deployed, address, tmp_path):
         with Client(address, "gpt") as client:
             right = client.generate("one two", max_new_tokens=8, temperature=1.0, seed=3)
         assert choice["text"] == right.text
+        headers = {"authorization": "Bearer sk-one"}
+        with Client(f"127.0.0.1:{grpc_port}", "gpt", headers=headers) as asks:
+            pieces = asks.stream("one two", max_new_tokens=8, temperature=1.0, seed=3)
+            assert "".join(piece.text for piece in pieces) == right.text
     finally:
         running.send_signal(signal.SIGTERM)
         said = running.stderr.read()

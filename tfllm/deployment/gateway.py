@@ -49,11 +49,11 @@ def _flags(sizes: Sizes, label: str) -> Sequence[tuple[str, str]]:
     return (
         (
             f"--label={label}",
-            "The version that is asked for, looked up at the start: a gateway stays with it until\n"
-            "it is started anew or the version is unloaded.",
+            "The version that is asked for; which one that is it asks every few seconds.",
         ),
         ("--host=0.0.0.0", "All addresses of the container."),
         ("--port=8080", "HTTP."),
+        ("--grpc-port=8081", "Streams of texts by gRPC."),
         ("--api-keys=/keys/keys.txt", "Who may ask; without keys in it nothing starts."),
         (
             f"--grace={sizes.longest_text_s}",
