@@ -5,13 +5,11 @@ import contextlib
 import http.client
 import json
 import threading
-import time
-from concurrent import futures
 
-import grpc
 import keras
 import pytest
 import tensorflow as tf
+from relays import Relay, until
 
 from tfllm import contract
 from tfllm.chat import chatml
@@ -99,14 +97,6 @@ def client(server):
     """Of the model with sessions, without a gateway."""
     with Client(f"127.0.0.1:{server.port}", "gpt") as client:
         yield client
-
-
-def until(condition, timeout_s=120):
-    """Returns when `condition()` is true."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.002)  # the server needs this thread's turns
 
 
 class Running:
@@ -209,34 +199,22 @@ def running(endpoint, start_gateway):
     return start_gateway(endpoint)
 
 
-@contextlib.contextmanager
-def relay(port, before):
-    """The address of what passes calls on to a server, after `before(call, request)`."""
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-
-    class Relay(grpc.GenericRpcHandler):
-        def service(self, call):
-            def answer(request, context):
-                before(call, request)
-                try:
-                    return channel.unary_unary(call.method)(request)
-                except grpc.RpcError as error:
-                    context.abort(error.code(), error.details())
-
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    relaying = grpc.server(futures.ThreadPoolExecutor(4))
-    relaying.add_generic_rpc_handlers((Relay(),))
-    own_port = relaying.add_insecure_port("127.0.0.1:0")
-    relaying.start()
-    yield f"127.0.0.1:{own_port}"
-    relaying.stop(None)
-    channel.close()
-
-
 @pytest.fixture
 def relayed(server):
     """The address of a relay to the server, and the metadata that came with the calls."""
     metadata = []
-    with relay(server.port, lambda call, _: metadata.append(call.invocation_metadata)) as address:
-        yield address, metadata
+    relay = Relay(server.port, lambda call, _: metadata.append(call.invocation_metadata))
+    with relay:
+        yield relay.address, metadata
+
+
+@pytest.fixture
+def gated(server):
+    """The address of a relay to the server behind a gate: `gated(gate)`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(gate):
+            stack.callback(gate.may_go.set)
+            return stack.enter_context(Relay(server.port, gate)).address
+
+        yield start

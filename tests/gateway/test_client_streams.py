@@ -30,6 +30,23 @@ def joined(pieces):
     return text, pieces[-1].finish_reason, len(token_ids), pytest.approx(logprob, abs=1e-3)
 
 
+def stream_by(predict, prompt, settings=SETTINGS, **wanted):
+    """A stream whose calls have no deadline and whose pauses take no time."""
+
+    async def asked(inputs, signature, outputs, _timeout_s):
+        return predict(inputs, signature, output_filter=outputs)
+
+    async def pause(seconds):
+        pass
+
+    columns = rows.setting_columns(contract.GENERATE, 1, DEFAULTS | settings)
+    return SessionStream(asked, pause, prompt, columns, Wanted(**wanted))
+
+
+async def read(stream):
+    return [piece async for piece in stream.pieces()]
+
+
 @pytest.mark.parametrize("tokens_per_piece", [1, 7])
 def test_the_pieces_are_the_text_of_generate(client, tokens_per_piece):
     for seed, prompt in enumerate(["one", "世界 🙂 party", "one two three " * 8]):
@@ -110,7 +127,7 @@ def test_who_finds_no_slot_waits_for_one(client):
     for pieces in held:
         next(pieces)
     with pytest.raises(ServingError, match="no slot is free") as told:
-        next(client.stream("two", timeout_s=0.2))
+        asyncio.run(read(stream_by(client.predict, "two", timeout_s=0.2)))
     assert told.value.code == Code.RESOURCE_EXHAUSTED
     with futures.ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(
@@ -124,19 +141,14 @@ def test_who_finds_no_slot_waits_for_one(client):
 def test_a_text_that_the_server_forgets_goes_on_where_it_was(client):
     num_calls = itertools.count()
 
-    async def forgetful(inputs, signature, wanted, timeout_s):
+    def forgetful(inputs, signature, output_filter):
         if signature == contract.DECODE and next(num_calls) % 3 == 2:
             client.predict({name: inputs[name] for name in ("slot", "lease")}, contract.RELEASE)
-        return client.predict(inputs, signature, output_filter=wanted, timeout_s=timeout_s)
+        return client.predict(inputs, signature, output_filter=output_filter)
 
     settings = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4}
-    columns = rows.setting_columns(contract.GENERATE, 1, settings | DEFAULTS)
-    stream = SessionStream(forgetful, None, "one", columns, Wanted(logprobs=True))
-
-    async def read():
-        return [piece async for piece in stream.pieces()]
-
-    assert joined(asyncio.run(read())) == tuple(client.generate("one", **settings))
+    stream = stream_by(forgetful, "one", settings, logprobs=True)
+    assert joined(asyncio.run(read(stream))) == tuple(client.generate("one", **settings))
     assert next(num_calls) > 10
 
 
@@ -176,7 +188,7 @@ def test_what_cannot_be_streamed_is_said(client, server):
     ):
         next(plain.stream("one"))
     with pytest.raises(ServingError) as told:
-        list(client.stream("one", max_new_tokens=150, timeout_s=0.05))
+        list(client.stream("one", max_new_tokens=150, timeout_s=0.001))
     assert told.value.code == Code.DEADLINE_EXCEEDED
 
 

@@ -8,9 +8,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from relays import Gate, until
 from test_client_streams import SETTINGS, TALK, joined
 from test_gateway_texts import all_slots_come_back, bodies
 
+from tfllm import contract
 from tfllm.errors import UserError
 from tfllm.gateway.keys import Keys
 from tfllm.serving import AsyncClient, Client, Code, ServingError
@@ -71,12 +73,15 @@ def test_a_client_that_waits_streams_alternatives(client, start):
     assert pieces[0].alternatives[0] == right[0].alternatives[0]
 
 
-def test_who_leaves_or_comes_to_a_deadline_gives_the_slot_back(asks, client):
+def test_who_leaves_or_comes_to_a_deadline_gives_the_slot_back(asks, client, start, gated):
     for _ in asks.stream("one", max_new_tokens=150):
         break
     assert all_slots_come_back(client)
-    with pytest.raises(ServingError) as told:
-        list(asks.stream("one", max_new_tokens=150, timeout_s=0.1))
+    gate = Gate(contract.DECODE, 1, number=2)
+    gateway = start((gated(gate), "gpt"))
+    with Client(address_of(gateway), "gpt") as asks, pytest.raises(ServingError) as told:
+        list(asks.stream("one", max_new_tokens=150, timeout_s=0.2))
+    gate.open()
     assert told.value.code == Code.DEADLINE_EXCEEDED
     assert all_slots_come_back(client)
 
@@ -151,8 +156,7 @@ def test_a_gateway_that_is_stopped_ends_its_streams_and_takes_no_others(start, c
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         request = GenerateRequest(model="gpt", prompt="x", max_new_tokens=3)
         running = call(request)
-        while not gateway.gateway.load:
-            pass
+        until(lambda: gateway.gateway.load)
         with futures.ThreadPoolExecutor(1) as threads:
             stopped = threads.submit(gateway.stop, 60)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING

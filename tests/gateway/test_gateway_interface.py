@@ -7,6 +7,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
+from relays import until
 
 from tfllm import contract
 from tfllm.chat import chatml
@@ -232,11 +233,9 @@ def test_a_gateway_that_is_stopped_ends_its_texts_and_takes_no_others(
     body = {"model": "gpt", "prompt": "x", "max_tokens": 30}
     with futures.ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(gateway.ask, "POST", "/v1/completions", body)
-        while not gateway.gateway.load:
-            pass
+        until(lambda: gateway.gateway.load)
         stopped = threads.submit(gateway.stop, 60)
-        while gateway.ask("GET", "/healthz")[1]["status"] != "draining":
-            pass
+        until(lambda: gateway.ask("GET", "/healthz")[1]["status"] == "draining")
         refused, answer = gateway.ask("POST", "/v1/completions", body)
         assert (refused, answer["error"]["type"]) == (503, "server_error")
         full()
@@ -258,8 +257,7 @@ def test_who_has_no_key_is_refused_and_keys_have_limits(start_gateway, endpoint,
     key = {"Authorization": "Bearer sk-a"}
     with futures.ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(gateway.ask, "POST", "/v1/completions", body, key)
-        while not gateway.gateway.load:
-            pass
+        until(lambda: gateway.gateway.load)
         assert ask("sk-a")[0] == 429
         full()
         assert waiting.result()[0] == 200
@@ -292,8 +290,9 @@ def test_alternatives_that_are_no_characters_are_told_apart(running):
     assert {len(best) for best in logprobs["top_logprobs"]} == {5}
 
 
-def test_a_server_is_looked_at_once_however_long_nobody_asks(caplog, running):
-    with caplog.at_level("INFO", "tfllm.gateway.scheduler"):
+def test_a_version_is_opened_once_however_often_it_is_looked_for(caplog, start_gateway, endpoint):
+    running = start_gateway(endpoint, look_s=0.001)
+    with caplog.at_level("INFO", "tfllm.gateway"):
         for _ in range(3):
             running.complete(prompt="the cat", max_tokens=2)
     assert not [record for record in caplog.records if "has version" in record.getMessage()]

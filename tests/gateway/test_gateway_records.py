@@ -8,9 +8,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from test_gateway_texts import all_slots_come_back, left
+from relays import Gate, until
+from test_gateway_texts import all_slots_come_back, left_midway
 
-from tfllm import cli
+from tfllm import cli, contract
 from tfllm.errors import UserError
 from tfllm.gateway.keys import Keys
 from tfllm.gateway.records import Records
@@ -41,8 +42,7 @@ def tracing(spans):
 
 
 def lines(told, count=1):
-    while told.getvalue().count("\n") < count:  # a request ends a moment after its answer
-        pass
+    until(lambda: told.getvalue().count("\n") >= count)  # it ends a moment after its answer
     return [json.loads(line) for line in told.getvalue().splitlines()]
 
 
@@ -85,12 +85,13 @@ def test_texts_are_logged_where_that_is_asked_for(start_gateway, endpoint, told,
     assert (over_grpc["path"], over_grpc["status"]) == (f"/{SERVICE}/{METHOD}", "OK")
 
 
-def test_requests_that_fail_or_are_left_are_logged_too(start_gateway, endpoint, told, client):
-    gateway = start_gateway(endpoint, records=Records(told))
+def test_requests_that_fail_or_are_left_are_logged_too(start_gateway, gated, told, client):
+    gate = Gate(contract.DECODE, 1, number=2)
+    gateway = start_gateway((gated(gate), "gpt"), records=Records(told))
     _, response = gateway.open("POST", "/v1/completions", b"{", {"X-Request-Id": "a b"})
     bad = response.headers["X-Request-Id"]
     assert bad.isalnum()
-    left(gateway, {"prompt": "one", "max_tokens": 150})
+    left_midway(gateway, gate, {"prompt": "one", "max_tokens": 150})
     assert all_slots_come_back(client)
     one, other = lines(told, 2)
     assert (one["id"], one["status"]) == (bad, "400")
@@ -102,8 +103,7 @@ def test_a_request_is_a_span_with_the_stages_of_its_text(start_gateway, endpoint
     gateway = start_gateway(endpoint, records=Records(tracing=tracing))
     parent = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
     assert gateway.ask("POST", "/v1/completions", BODY, parent)[0] == 200
-    while len(spans.get_finished_spans()) < 4:
-        pass
+    until(lambda: len(spans.get_finished_spans()) == 4)
     of = {span.name: span for span in spans.get_finished_spans()}
     assert list(of) == ["queue", "prefill", "decode", "text_completion gpt"]
     whole = of["text_completion gpt"]
@@ -125,12 +125,12 @@ def test_a_request_is_a_span_with_the_stages_of_its_text(start_gateway, endpoint
     assert "one two" not in str([span.to_json() for span in of.values()])
 
 
-def test_a_text_that_is_left_ends_its_spans(start_gateway, endpoint, spans, tracing, client):
-    gateway = start_gateway(endpoint, records=Records(tracing=tracing))
-    left(gateway, {"prompt": "one", "max_tokens": 150})
+def test_a_text_that_is_left_ends_its_spans(start_gateway, gated, spans, tracing, client):
+    gate = Gate(contract.DECODE, 1, number=2)
+    gateway = start_gateway((gated(gate), "gpt"), records=Records(tracing=tracing))
+    left_midway(gateway, gate, {"prompt": "one", "max_tokens": 150})
     assert all_slots_come_back(client)
-    while len(spans.get_finished_spans()) < 4:
-        pass
+    until(lambda: len(spans.get_finished_spans()) == 4)
     *_, whole = spans.get_finished_spans()
     assert whole.attributes["http.response.status_code"] == 499
 
@@ -141,8 +141,7 @@ def test_the_calls_of_the_server_are_told_of_the_trace(
     address, metadata = relayed
     gateway = start_gateway((address, endpoint[1]), records=Records(tracing=tracing))
     gateway.complete(prompt="one two", max_tokens=6)
-    while len(spans.get_finished_spans()) < 4:
-        pass
+    until(lambda: len(spans.get_finished_spans()) == 4)
     of = {span.name: f"{span.context.span_id:016x}" for span in spans.get_finished_spans()}
     sent = [dict(each).get("traceparent", "--").split("-")[2] for each in metadata]
     assert [name for name in ("prefill", "decode") if of[name] in sent] == ["prefill", "decode"]

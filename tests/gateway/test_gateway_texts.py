@@ -8,6 +8,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
+from relays import Gate, Relay, until
 
 from tfllm import contract
 from tfllm.gateway import metrics
@@ -70,12 +71,19 @@ def left(gateway, body):
     stream.close()
 
 
+def left_midway(gateway, gate, body):
+    """The same, while a call for another piece is stopped at the gate: the text cannot be over."""
+    before = metrics.LEFT.value("gpt")
+    left(gateway, body)
+    gate.wait()
+    until(lambda: metrics.LEFT.value("gpt") > before)
+    gate.open()
+
+
 def all_slots_come_back(client):
-    for _ in range(2000):
-        told = client.predict({"slot": np.arange(3, dtype=np.int32)}, contract.SLOTS)
-        if told["is_free"].all():
-            return True
-    return False
+    slots = {"slot": np.arange(3, dtype=np.int32)}
+    until(lambda: client.predict(slots, contract.SLOTS)["is_free"].all())
+    return True
 
 
 def test_streams_of_two_gateways_on_one_server_are_the_texts_of_generate(
@@ -117,16 +125,17 @@ def test_the_texts_of_one_prompt_read_it_once(running):
     assert metrics.REUSED_TOKENS.value("gpt") - before >= 2 * (num_prompt_tokens - 1)
 
 
-def test_a_client_that_goes_gives_its_slot_to_others(running, client):
-    before = metrics.LEFT.value("gpt")
+def test_a_client_that_goes_gives_its_slot_to_others(start_gateway, gated, client):
+    gate = Gate(contract.DECODE, 1, number=2)
+    gateway = start_gateway((gated(gate), "gpt"))
     body = {"prompt": "one", "max_tokens": 180}
-    for _ in range(5):
-        left(running, body)
-    connection = running.send("POST", "/v1/completions", {"model": "gpt", "n": 9, **body})
+    left_midway(gateway, gate, body)
+    for _ in range(4):
+        left(gateway, body)
+    connection = gateway.send("POST", "/v1/completions", {"model": "gpt", "n": 9, **body})
     connection.close()
-    running.complete(prompt="one", max_tokens=1)
+    gateway.complete(prompt="one", max_tokens=1)
     assert all_slots_come_back(client)
-    assert metrics.LEFT.value("gpt") > before
 
 
 def test_a_gateway_that_is_stopped_gives_its_slots_back(start_gateway, endpoint, client):
@@ -134,35 +143,41 @@ def test_a_gateway_that_is_stopped_gives_its_slots_back(start_gateway, endpoint,
     with contextlib.closing(gateway.stream(prompt="one", max_tokens=180)) as stream:
         next(stream)
         gateway.stop()
-    told = client.predict({"slot": np.arange(3, dtype=np.int32)}, contract.SLOTS)
-    assert told["is_free"].all()
+    assert all_slots_come_back(client)
 
 
 @pytest.fixture
 def other_server(bases):
     with contextlib.ExitStack() as stack:
 
-        def start(port=0):
-            server = stack.enter_context(Server({"gpt": bases["gpt"]}, port=port))
+        def start():
+            server = stack.enter_context(Server({"gpt": bases["gpt"]}, port=0))
             server.wait_until_available(60)
             return server
 
         yield start
 
 
+def has_failed(gateway):
+    (scheduler,) = gateway.gateway._served.named("gpt").schedulers
+    return scheduler._failing_since is not None
+
+
 def test_texts_go_on_where_they_were_when_their_server_is_started_anew(
     start_gateway, other_server, client
 ):
-    server = other_server()
-    gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"))
+    server, as_anew = other_server(), other_server()
+    gate = Gate(contract.DECODE, 3)
     before = metrics.BEGUN_AGAIN.value("gpt")
     asked = [{**body, "max_tokens": 150, "stop": []} for body in bodies(6, seed=3)]
-    has_begun = threading.Event()
-    with futures.ThreadPoolExecutor(6) as threads:
-        told = [threads.submit(streamed, gateway, body, has_begun) for body in asked]
-        assert has_begun.wait(60)
+    with Relay(server.port, gate) as relay, futures.ThreadPoolExecutor(6) as threads:
+        gateway = start_gateway((relay.address, "gpt"))
+        told = [threads.submit(streamed, gateway, body) for body in asked]
+        gate.wait()
         server.stop(0)
-        other_server(server.port)
+        gate.open()
+        until(lambda: has_failed(gateway))
+        relay.port = as_anew.port
         told = [one.result() for one in told]
     assert told == expected(client, asked)
     assert metrics.BEGUN_AGAIN.value("gpt") > before
@@ -174,15 +189,21 @@ def test_texts_go_on_with_the_version_that_takes_the_place_of_theirs(
     shutil.copytree(bases["gpt"], tmp_path / "gpt")
     with Server({"gpt": tmp_path / "gpt"}, port=0, poll_s=0.05) as server:
         server.wait_until_available(60)
-        gateway = start_gateway((f"127.0.0.1:{server.port}", "gpt"))
-        before = metrics.BEGUN_AGAIN.value("gpt")
+        gate = Gate(contract.DECODE, 1, version=1, number=2)
         body = next(bodies(1, seed=5)) | {"max_tokens": 60, "stop": []}
-        right = expected(client, [body])
-        shutil.copytree(bases["gpt"] / "1", tmp_path / "aside")
-        (tmp_path / "aside").rename(tmp_path / "gpt" / "2")
-        while metrics.BEGUN_AGAIN.value("gpt") == before:  # one after the other
-            assert [streamed(gateway, body)] == right
-        assert [streamed(gateway, body)] == right
+        before = metrics.BEGUN_AGAIN.value("gpt")
+        with Relay(server.port, gate) as relay, futures.ThreadPoolExecutor(1) as threads:
+            gateway = start_gateway((relay.address, "gpt"), look_s=600)
+            told = threads.submit(streamed, gateway, body)
+            gate.wait()
+            shutil.copytree(bases["gpt"] / "1", tmp_path / "aside")
+            (tmp_path / "aside").rename(tmp_path / "gpt" / "2")
+            until(
+                lambda: [one.state.name for one in server.versions.statuses("gpt")][1:] == ["END"]
+            )
+            gate.open()
+            assert [told.result()] == expected(client, [body])
+        assert metrics.BEGUN_AGAIN.value("gpt") == before + 1
 
 
 def test_texts_go_on_at_another_server_when_theirs_is_gone(

@@ -6,14 +6,12 @@ a call for texts of the old version is on its way.
 
 import contextlib
 import shutil
-import threading
 from concurrent import futures
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import relay, until
-from tensorflow_serving.apis import predict_pb2
+from relays import Gate, Relay, until
 from test_gateway_texts import all_slots_come_back
 
 from tfllm import contract
@@ -72,23 +70,6 @@ def loaded(serving):
     return [each for each in serving.versions.statuses("gpt") if each.state.name == "AVAILABLE"]
 
 
-class Gate:
-    """Before the server: stops the first call of a signature for so many rows of a version."""
-
-    def __init__(self, signature, num_rows, version):
-        self._what = signature, num_rows, version
-        self.has_come, self.may_go = threading.Event(), threading.Event()
-
-    def __call__(self, call, request):
-        if call.method.endswith("/Predict") and not self.has_come.is_set():
-            asked = predict_pb2.PredictRequest.FromString(request)
-            spec, (first, *_) = asked.model_spec, asked.inputs.values()
-            num_rows = first.tensor_shape.dim[0].size
-            if (spec.signature_name, num_rows, spec.version.value) == self._what:
-                self.has_come.set()
-                assert self.may_go.wait(120)
-
-
 class Ahead:
     """A gateway before the gated server."""
 
@@ -112,11 +93,11 @@ class Ahead:
         until(lambda: all(each.backend.version == version for each in self.schedulers))
 
     def go(self):
-        self._gate.may_go.set()
+        self._gate.open()
 
     def wait(self):
         """For the call that is stopped."""
-        assert self._gate.has_come.wait(120)
+        self._gate.wait()
 
 
 @pytest.fixture
@@ -129,7 +110,7 @@ def ahead(serving, start_gateway):
             gate = Gate(signature, num_rows, version)
             stack.callback(gate.may_go.set)
             relaying = stack.enter_context(contextlib.ExitStack())
-            address = relaying.enter_context(relay(serving.port, gate))
+            address = relaying.enter_context(Relay(serving.port, gate)).address
             options = {"look_s": 0.01, **options}
             gateway = start_gateway((address, "gpt"), *others, **options)
             return Ahead(gateway, gate, threads, relaying.close)

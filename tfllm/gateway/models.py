@@ -12,6 +12,7 @@ from tfllm import contract
 from tfllm.gateway.balancing import Replicas
 from tfllm.gateway.keys import Client, Keys
 from tfllm.gateway.records import Record
+from tfllm.gateway.scheduler import Scheduler
 from tfllm.gateway.texts import Asked, Refused, Text
 
 
@@ -36,9 +37,8 @@ class Models:
 
     def start(self) -> None:
         """Looks for the servers."""
-        for replicas in self._replicas.values():
-            for scheduler in replicas.schedulers:
-                scheduler.start()
+        for scheduler in self._schedulers:
+            scheduler.start()
 
     async def drain(self, grace_s: float) -> None:
         """Refuses new texts, and lets the running ones end for so many seconds."""
@@ -49,15 +49,16 @@ class Models:
 
     async def stop(self) -> None:
         """Ends all texts."""
-        for replicas in self._replicas.values():
-            for scheduler in replicas.schedulers:
-                await scheduler.stop()
+        await asyncio.gather(*(each.stop() for each in self._schedulers))
 
     @property
     def load(self) -> int:
         """Texts that run or wait."""
-        schedulers = (s for replicas in self._replicas.values() for s in replicas.schedulers)
-        return sum(scheduler.load for scheduler in schedulers)
+        return sum(scheduler.load for scheduler in self._schedulers)
+
+    @property
+    def _schedulers(self) -> list[Scheduler]:
+        return [each for replicas in self._replicas.values() for each in replicas.schedulers]
 
     @property
     def up(self) -> dict[str, bool]:

@@ -24,7 +24,7 @@ from tfllm.serving import ServingError
 
 _NO_SLOT_PAUSE_S = 0.05
 _NO_WORK_PAUSE_S = 0.005
-_CLOSING_S = 1.0
+_CLOSING_S = 5.0
 _MOST_LOST = 10  # a text that is begun again so often without a token will never come
 
 _SENDING_TURNS = 4  # of the event loop, after which a call is on its way
