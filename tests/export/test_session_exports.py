@@ -107,7 +107,7 @@ def test_an_export_says_what_its_sessions_take(exported):
     assert known["session_bytes"] == (NUM_SLOTS + 1) * 2 * 2 * 64 * 32 * 4
 
 
-def test_a_model_that_cannot_is_refused_before_anything_is_written(lstm, tmp_path):
-    with pytest.raises(UserError, match="cannot be exported with sessions"):
-        for_serving(lstm, tmp_path / "lstm", sessions=2)
-    assert not (tmp_path / "lstm").exists()
+def test_what_cannot_be_is_refused_before_anything_is_written(gpt, tmp_path):
+    with pytest.raises(UserError, match="sessions must be at least 1"):
+        for_serving(gpt, tmp_path / "gpt", sessions=-1)
+    assert not (tmp_path / "gpt").exists()

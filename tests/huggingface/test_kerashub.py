@@ -188,6 +188,11 @@ def test_what_cannot_be_decoded_is_refused_with_the_reason(make, words):
         from_keras_hub(make())
 
 
+def test_what_reads_each_text_anew_has_no_sessions(some_tokenizer):
+    with pytest.raises(UserError, match="KerasHubCausalLM cannot be exported with sessions"):
+        KerasHubCausalLM(gpt_neox(), some_tokenizer, 40).text(sessions=2)
+
+
 @pytest.mark.parametrize("folder", ["hf://google/gemma", "kaggle://keras/gemma", "gemma_2b_en"])
 def test_nothing_is_downloaded(folder):
     with pytest.raises(UserError, match="read from this disk, never downloaded"):

@@ -25,6 +25,7 @@ class Server:
         self.signatures = text.signatures
         self.functions = build(text)
         self.num_slots = text.sessions.num_slots
+        self.num_bytes = text.metadata()["session_bytes"]
 
     def ask(self, name, **columns) -> dict[str, list]:
         inputs = {
@@ -58,8 +59,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(gpt):
-    return Server(gpt, sessions=NUM_SLOTS)
+def server(model):
+    return Server(model, sessions=NUM_SLOTS)
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +202,7 @@ def test_the_penalty_of_repetition_knows_only_the_tokens_of_the_text(tokenizer):
         assert server.write("one", "a", **settings)["text"] == expected["text"][0]
 
 
+@pytest.mark.parametrize("model", ["gpt"], indirect=True)  # which knows the text whole
 def test_only_whole_characters_are_shown_and_nothing_that_may_become_a_stop_string(server):
     begun = server.begin("smile", "a", stop=["🎉 dome", "", "", ""])
     shown, reason, position = [], "", 0
@@ -246,8 +248,8 @@ def test_what_is_not_read_whole_is_not_continued(server, texts):
     assert server.begin(texts[1], "a")["is_ready"]
 
 
-def test_a_text_that_fills_the_context_does_not_disturb_those_that_go_on(server, gpt):
-    ban = {"bias_token_ids": [gpt.preprocessor.tokenizer.eos_id], "bias": [-1e9]}
+def test_a_text_that_fills_the_context_does_not_disturb_those_that_go_on(server, model):
+    ban = {"bias_token_ids": [model.preprocessor.tokenizer.eos_id], "bias": [-1e9]}
     full = server.begin("one two", "a", max_new_tokens=10**6, **ban)
     other = server.begin("the cat", "b", max_new_tokens=40, **ban)
     position = full["max_new_tokens"] - 1
@@ -282,33 +284,40 @@ def test_a_slot_that_nobody_asks_for_is_given_to_another(gpt):
     assert "not of this lease" in server.go_on(begun["slot"], "crashed", 1)["finish_reason"]
 
 
-def test_what_a_text_shares_with_another_is_not_read_again(server, texts, gpt):
+def test_what_a_text_shares_with_another_is_not_read_again(server, texts, model):
     shared = texts[1][:45]
     first = server.write(shared, "a", max_new_tokens=6)
     turn = shared + first["text"] + "!"
     second = server.write(turn, "b", max_new_tokens=6)
     assert second["num_reused"] >= first["num_read"]
     assert second["slot"] == first["slot"]  # a continuation takes over the slot
-    assert second["text"] == gpt.generate(turn, max_new_tokens=6).text
+    assert second["text"] == model.generate(turn, max_new_tokens=6).text
 
     live = server.begin(shared, "a")
     copied = server.write(shared + " 🙂", "b", max_new_tokens=9)
     assert copied["slot"] != live["slot"]
     assert copied["num_reused"] >= first["num_read"] - 1
-    assert copied["text"] == gpt.generate(shared + " 🙂", max_new_tokens=9).text
+    assert copied["text"] == model.generate(shared + " 🙂", max_new_tokens=9).text
     # What it was copied from goes on.
     assert server.go_on(live["slot"], "a", 0, 6)["text"] == first["text"]
 
 
-def test_alternatives_are_the_best_tokens_of_the_model(server, gpt):
+def test_the_memory_of_the_slots_is_known(server, model, gpt):
+    # Of two layers in float32: keys and values of 64 positions and 32 numbers each; or two states
+    # of an output and a cell of 64 numbers each, and after how many tokens they are.
+    of_a_slot = 2 * 2 * 64 * 32 * 4 if model is gpt else 2 * (2 * 2 * 64 + 1) * 4
+    assert server.num_bytes == (NUM_SLOTS + 1) * of_a_slot  # with the one to spare
+
+
+def test_alternatives_are_the_best_tokens_of_the_model(server, model):
     begun = server.begin("the cat", "a", num_alternatives=5, temperature=1.0, seed=5)
     answer = server.go_on(begun["slot"], "a", 0, 4)
 
-    tokenizer = gpt.preprocessor.tokenizer
+    tokenizer = model.preprocessor.tokenizer
     prompt = [tokenizer.bos_id, *tokenizer.encode("the cat")]
     ids = prompt + answer["token_ids"]
-    hidden = gpt.hidden_states(tf.constant([ids]))
-    logprobs = tf.nn.log_softmax(gpt.logits(hidden))[0].numpy()[len(prompt) - 1 : -1]
+    hidden = model.hidden_states(tf.constant([ids]))
+    logprobs = tf.nn.log_softmax(model.logits(hidden))[0].numpy()[len(prompt) - 1 : -1]
     best = np.argsort(-logprobs, kind="stable")[:, : contract.MAX_ALTERNATIVES]
     assert answer["alternative_ids"] == best.tolist()
     np.testing.assert_allclose(
@@ -319,15 +328,15 @@ def test_alternatives_are_the_best_tokens_of_the_model(server, gpt):
     assert "".join(answer["token_bytes"]) == answer["text"]
 
 
-def test_biases_forbid_and_force_tokens_of_their_row(server, gpt):
+def test_biases_forbid_and_force_tokens_of_their_row(server, model):
     plainly = server.write("the cat", "a", max_new_tokens=3)
     first = server.go_on(server.begin("the cat", "a")["slot"], "a", 0, 1)["token_ids"][0]
     server.ask("release", slot=[*range(NUM_SLOTS)], lease=["a"] * NUM_SLOTS)
     banned = server.write("the cat", "b", max_new_tokens=3, bias_token_ids=[first], bias=[-1e9])
     forced = server.write("the cat", "c", max_new_tokens=3, bias_token_ids=[9], bias=[1e9])
     assert banned["text"] != plainly["text"]
-    assert forced["text"] == gpt.preprocessor.tokenizer.decode([9, 9, 9])
-    size = gpt.backbone.vocabulary_size
+    assert forced["text"] == model.preprocessor.tokenizer.decode([9, 9, 9])
+    size = model.backbone.vocabulary_size
     told = [
         server.begin("x", "d", bias_token_ids=[size], bias=[1.0])["error"],
         server.begin("x", "d", bias_token_ids=[1] * 65, bias=[1.0])["error"],
@@ -358,9 +367,7 @@ def test_what_cannot_begin_is_told_in_its_row(server):
     assert [slot >= 0 for slot in answer["slot"]] == [False, True] + [False] * 4
 
 
-def test_models_without_caches_of_attention_are_refused(lstm, gpt):
-    with pytest.raises(UserError, match="cannot be exported with sessions"):
-        lstm.text(sessions=2)
+def test_numbers_that_no_sessions_can_have_are_refused(gpt):
     with pytest.raises(UserError, match="sessions must be at least 1, got -1"):
         gpt.text(sessions=-1)
     with pytest.raises(UserError, match="session_timeout_s must be finite and above 0"):

@@ -166,7 +166,7 @@ def _announce_sessions(version: Path) -> None:
     known = json.loads((version / contract.METADATA_FILE).read_text(encoding="utf-8"))
     print(
         f"Sessions: the server keeps {known['sessions']} texts of {known['context_length']} tokens "
-        f"at most, in {known['session_bytes'] / 2**20:,.0f} MiB from the first of them on.",
+        f"at most, in {known['session_bytes'] / 2**20:,.2f} MiB from the first of them on.",
         file=sys.stderr,
     )
 

@@ -29,7 +29,7 @@ class Advanced(NamedTuple):
     Attributes:
         rows: With up to k tokens more each.
         told: Of these.
-        state: What the model remembers; of a row that got n tokens, n entries more.
+        state: What the model remembers: n tokens more of a row that got n.
     """
 
     rows: Rows
@@ -66,6 +66,7 @@ def advance(
     def step(i, rows: Rows, told: Told, state):
         # What has ended reads its last token over and over, which changes nothing.
         position = lengths - 1 + rows.count
+        going = going_on(rows)
         new = NewTokens(
             rows.last[:, None],
             tf.minimum(position, farthest)[:, None],
@@ -74,10 +75,11 @@ def advance(
             entry_positions=places[None],
             parent=None,
             wanted=tf.zeros([size, 1], tf.int32),
+            lengths=tf.cast(going, tf.int32),
         )
         logits, state = model.step(new, state)
         logits = tf.squeeze(logits, 1)
-        after = add_token(logits, rows, going_on(rows))
+        after = add_token(logits, rows, going)
         here = (tf.range(k) == i)[None]
         told = told._replace(
             logprob=tf.where(here, (after.logprob - rows.logprob)[:, None], told.logprob)

@@ -28,6 +28,9 @@ class NewTokens(NamedTuple):
         parent: int32[b, n], the token of the last step that each one goes on from; None: each
             from the one in its place.
         wanted: int32[b, j], the tokens after which logits are asked for.
+        lengths: int32[b], by how many tokens of each row, which are one text, a state without
+            positions goes on; None: each token is in a text of its own, and all count. In a memory
+            with entries, those of the others are written over later.
     """
 
     token_ids: tf.Tensor
@@ -37,6 +40,7 @@ class NewTokens(NamedTuple):
     entry_positions: tf.Tensor
     parent: tf.Tensor | None
     wanted: tf.Tensor
+    lengths: tf.Tensor | None = None
 
 
 class Beginning(NamedTuple):

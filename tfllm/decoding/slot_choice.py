@@ -12,8 +12,8 @@ class Choice(NamedTuple):
 
     Attributes:
         slot: int32[b], -1 where there is none.
-        source: int32[b], the slot whose entries the text begins with; `slot` if it is that one.
-        reused: int32[b], how many of them.
+        source: int32[b], the slot whose memory the text begins with; `slot` if it is that one.
+        reused: int32[b], of how many tokens.
     """
 
     slot: tf.Tensor
@@ -45,8 +45,8 @@ def choose_slots(wanted, is_free, used_at, common, slot_lengths) -> Choice:
         wanted: bool[b], the texts that need a slot.
         is_free: bool[s].
         used_at: float64[s], when each was used last.
-        common: int32[b, s], entries that a text shares with each slot.
-        slot_lengths: int32[s], entries of each slot.
+        common: int32[b, s], tokens of each slot that a text may begin with.
+        slot_lengths: int32[s], tokens that each slot remembers.
     """
 
     def choose(i, free, untouched, choice: Choice):

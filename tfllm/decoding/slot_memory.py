@@ -5,13 +5,10 @@ the model; what one call leaves in them, the next one finds. TensorFlow Serving 
 version variables of its own.
 """
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
-
-from tfllm.decoding.decodable import rounded_up
-
-_BLOCK = 64  # entries that are read together
 
 
 class GraphVariable(NamedTuple):
@@ -27,6 +24,11 @@ class GraphVariable(NamedTuple):
     dtype: tf.DType
     shape: tuple[int, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of what it holds, if these are numbers."""
+        return math.prod(self.shape) * self.dtype.size
+
     def handle(self) -> tf.Tensor:
         """The resource."""
         return tf.raw_ops.VarHandleOp(dtype=self.dtype, shape=self.shape, shared_name=self.name)
@@ -40,95 +42,49 @@ class GraphVariable(NamedTuple):
         return tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
-class SlotMemory:
-    """Caches of attention, [s, h, t, d] of s slots and t entries each, for every cache of a model.
+class SlotMemory(Protocol):
+    """The memory of s slots: entries by position (`EntryMemory`), or states (`StateMemory`).
 
-    Args:
-        name: Begins the names of the variables.
-        state: The caches as the decode loops know them: a nest of tensors, or of their specs, of
-            static shape [None, h, None, d].
-        num_slots: s.
-        num_entries: t, rounded up to whole blocks.
+    Attributes:
+        variables: That hold it.
+        read_at_once: Prompts are read in multiples of so many tokens.
     """
 
-    def __init__(self, name: str, state, num_slots: int, num_entries: int):
-        self._state = state
-        self._num_blocks = rounded_up(num_entries, _BLOCK) // _BLOCK
-        self.variables = [
-            GraphVariable(
-                f"{name}/{i}",
-                leaf.dtype,
-                (num_slots * leaf.shape[1] * self._num_blocks, _BLOCK * leaf.shape[3]),
-            )
-            for i, leaf in enumerate(tf.nest.flatten(state))
-        ]
+    variables: list[GraphVariable]
+    read_at_once: int
 
-    @property
-    def num_bytes(self) -> int:
-        """Of all variables together."""
-        return sum(v.shape[0] * v.shape[1] * v.dtype.size for v in self.variables)
+    def reusable(self, common, num_read) -> tf.Tensor:
+        """int32[b, s], with how many tokens of each slot texts may begin.
 
-    def read(self, values, slots, entries) -> Any:
-        """The caches of some slots, as the model takes them.
+        Args:
+            common: int32[b, s], tokens that texts have in common with what was read, from the
+                first on.
+            num_read: int32[s], tokens of each slot that were read.
+        """
+
+    def read(self, values, slots, count, entries) -> Any:
+        """What was remembered in some slots, as the model takes it.
 
         Args:
             values: Of the variables.
             slots: int32[b].
-            entries: int32 scalar, of each row; a multiple of the block.
-
-        Returns:
-            A nest of float[b, h, entries, d]. Behind the entries that a slot has, anything.
+            count: int32[b], after how many tokens of each text: as many as its slot was last
+                written to the end of, or as that call began with; or 0.
+            entries: int32 scalar above all positions of these tokens and of those that will be
+                read; a multiple of that of `rounded_up`.
         """
-        blocks = tf.minimum(tf.range(entries // _BLOCK), self._num_blocks - 1)
-
-        def rows(value, leaf):
-            _, heads, _, width = leaf.shape
-            of_head = slots[:, None] * heads + tf.range(heads)
-            cache = tf.gather(value, of_head[..., None] * self._num_blocks + blocks)
-            cache = tf.reshape(cache, tf.stack([tf.size(slots), heads, entries, width]))
-            cache.set_shape([None, heads, None, width])
-            return cache
-
-        return self._over(rows, values)
 
     def write(self, values, state, slots, begin, end) -> list[tf.Operation]:
-        """Writes entries of caches into slots, in place.
+        """Writes what is remembered into slots, in place.
 
         Args:
             values: Of the variables; what `read` was given.
             state: As of `read`, and perhaps changed since.
-            slots: int32[b].
-            begin: int32[b], the first entry of each row.
-            end: int32[b], behind the last one.
+            slots: int32[b]. Where several rows name one, none may write.
+            begin: int32[b], tokens of each text that its slot remembers already; 0: another text
+                was there.
+            end: int32[b], the tokens that `state` is after. A row with `begin` writes nothing.
 
         Returns:
-            What to wait for.
+            What to wait for. If only some of it is done, slots still remember `begin` tokens.
         """
-        count = tf.reduce_max(tf.concat([end - begin, [1]], 0))
-        # Rows with fewer entries write their last one several times.
-        place = tf.minimum(begin[:, None] + tf.range(count), tf.maximum(end, 1)[:, None] - 1)
-        place = tf.minimum(place, self._num_blocks * _BLOCK - 1)[:, None]  # [b, 1, n]
-        own = tf.range(tf.size(slots))
-
-        def put(value, leaf, cache):
-            _, heads, _, width = leaf.shape
-            head = tf.range(heads)[:, None]
-            entries = tf.shape(cache)[2]
-            old = ((own[:, None, None] * heads + head) * entries) + place  # [b, h, n]
-            new = (slots[:, None, None] * heads + head) * self._num_blocks * _BLOCK + place
-            fresh = tf.gather(tf.reshape(cache, [-1, width]), tf.reshape(old, [-1]))
-            return tf.raw_ops.InplaceUpdate(
-                x=tf.reshape(value, [-1, width]), i=tf.reshape(new, [-1]), v=fresh
-            )
-
-        written = self._over(put, values, state)
-        return [tensor.op for tensor in tf.nest.flatten(written)]
-
-    def _over(self, function, values, *nests):
-        values = tf.nest.pack_sequence_as(self._state, values)
-        return tf.nest.map_structure(
-            lambda leaf, *others: function(others[0], leaf, *others[1:]),
-            self._state,
-            values,
-            *nests,
-        )

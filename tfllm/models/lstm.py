@@ -85,6 +85,8 @@ class LSTMBackbone(keras_hub.models.Backbone):
         self.tie_embeddings = tie_embeddings
         self.dropout = dropout
 
+    obeys_lengths = True  # of `NewTokens`
+
     def begin(self, prompt, lengths):
         """As of `tfllm.decoding.Decodable`: all but the last tokens are read at once."""
         before = lengths - 1
@@ -103,9 +105,10 @@ class LSTMBackbone(keras_hub.models.Backbone):
             float[b * n, m], their hidden states; and the states.
         """
         rows = tf.shape(new.token_ids)[0]
-        x = self.token_embedding(tf.reshape(new.token_ids, [-1, 1]))
-        x, states = self.lstm(x, of_parents(states, new))
-        return tf.squeeze(x, 1), branches(states, rows)
+        token_ids = new.token_ids if new.lengths is not None else tf.reshape(new.token_ids, [-1, 1])
+        x = self.token_embedding(token_ids)
+        x, states = self.lstm(x, of_parents(states, new), lengths=new.lengths)
+        return tf.reshape(x, [-1, self.hidden_dim]), branches(states, rows)
 
     def get_config(self):
         return {

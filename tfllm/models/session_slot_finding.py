@@ -7,6 +7,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfllm.decoding.slot_choice import choose_slots, common_prefix
+from tfllm.decoding.slot_memory import SlotMemory
+from tfllm.models.session_asked import Asked
 from tfllm.models.session_slots import Slots
 from tfllm.models.text_functions import first_error
 
@@ -19,8 +21,8 @@ class Places(NamedTuple):
 
     Attributes:
         slot: int32[b]; of a row that is refused the spare one.
-        source: int32[b], whose entries the text begins with.
-        reused: int32[b], how many of them.
+        source: int32[b], whose memory the text begins with.
+        reused: int32[b], of how many tokens.
         error: string[b].
     """
 
@@ -30,23 +32,24 @@ class Places(NamedTuple):
     error: tf.Tensor
 
 
-def place_texts(slots: Slots, lease, tokens, lengths, count, error, now, timeout_s) -> Places:
+def place_texts(slots: Slots, memory: SlotMemory, lease, asked: Asked, now, timeout_s) -> Places:
     """Finds the slots that texts have already, and gives the others free ones.
 
     Args:
         slots: As they are, the last one the spare one.
+        memory: Of the slots.
         lease: string[b].
-        tokens: int32[b, t], with what is written behind the prompt already.
-        lengths: int32[b], of the prompts.
-        count: int32[b], behind them.
-        error: string[b], what is wrong with each row.
+        asked: The texts.
         now: float64, seconds.
         timeout_s: Slots not used for so long are free.
     """
+    tokens, lengths, count = asked.tokens, asked.num_prompt_tokens, asked.count
     spare = tf.shape(slots.lease)[0] - 1
     texts = Slots(*(field[:-1] for field in slots))
     # What two rows ask for at once, the first one gets.
-    error = first_error([(error != "", error), (_is_repeated(lease), "another row has this lease")])
+    error = first_error(
+        [(asked.error != "", asked.error), (_is_repeated(lease), "another row has this lease")]
+    )
     fine = error == ""
     mine = tf.equal(lease[:, None], texts.lease) & fine[:, None]  # [b, s]
     has = tf.reduce_any(mine, -1)
@@ -61,7 +64,8 @@ def place_texts(slots: Slots, lease, tokens, lengths, count, error, now, timeout
     )
     is_free = (texts.lease == "") | (now - texts.used_at > timeout_s)
     is_free &= ~tf.reduce_any(mine, 0)
-    choice = choose_slots(fine & ~has, is_free, texts.used_at, common, texts.num_read)
+    reusable = memory.reusable(common, texts.num_read)
+    choice = choose_slots(fine & ~has, is_free, texts.used_at, reusable, texts.num_read)
     error = first_error(
         [
             (~fine, error),

@@ -11,6 +11,8 @@ from tfllm import contract
 from tfllm.decoding import Sampling
 from tfllm.decoding.slot_memory import GraphVariable, SlotMemory
 
+GOES_ON, STOPPED, FULL = range(3)  # of `Slots.ended`
+
 
 class Slots(NamedTuple):
     """What is known of each text beside the model's memory of it: tensors [s, ...].
@@ -20,10 +22,10 @@ class Slots(NamedTuple):
         used_at: float64, seconds, when it was used last.
         tokens: int32[s, t + 1], the prompt and what was written behind it.
         num_prompt_tokens: int32.
-        num_read: int32, the entries that the memory has.
+        num_read: int32, the tokens that the memory is of.
         count: int32, the tokens behind the prompt.
         before: int32, the same before the last call.
-        ended: int32, 0 = it goes on, 1 = it ended itself, 2 = the limit ended it.
+        ended: int32, `GOES_ON`, `STOPPED` (it ended itself) or `FULL` (the limit ended it).
         limit: int32, tokens behind the prompt at most.
         temperature, top_k, top_p, min_p, repetition_penalty, seed: as of `Sampling`.
         stop: string[s, 4].
