@@ -15,7 +15,14 @@ from tfllm import contract
 from tfllm.chat import chatml
 from tfllm.export import for_serving
 from tfllm.gateway.run import gateway
-from tfllm.models import GPTBackbone, GPTCausalLM, GPTCausalLMPreprocessor
+from tfllm.models import (
+    GPTBackbone,
+    GPTCausalLM,
+    GPTCausalLMPreprocessor,
+    LSTMBackbone,
+    LSTMCausalLM,
+    LSTMCausalLMPreprocessor,
+)
 from tfllm.serving import Client, Server
 
 NUM_SLOTS = 3
@@ -97,6 +104,27 @@ def client(server):
     """Of the model with sessions, without a gateway."""
     with Client(f"127.0.0.1:{server.port}", "gpt") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def recurrent_endpoint(tokenizer, tmp_path_factory):
+    """Of a server of an LSTM of random weights, with sessions."""
+    keras.utils.set_random_seed(2)
+    backbone = LSTMBackbone(
+        tokenizer.vocabulary_size(), num_layers=1, hidden_dim=16, max_sequence_length=192
+    )
+    model = LSTMCausalLM(backbone, LSTMCausalLMPreprocessor(tokenizer, sequence_length=192))
+    base = tmp_path_factory.mktemp("recurrent") / "gpt"
+    for_serving(model, base, sessions=NUM_SLOTS, warm_up=[])
+    with Server({"gpt": base}, port=0) as server:
+        server.wait_until_available(60)
+        yield f"127.0.0.1:{server.port}", "gpt"
+
+
+@pytest.fixture(params=["endpoint", "recurrent_endpoint"])
+def either_endpoint(request):
+    """Of a model with caches of attention, and of one with a state."""
+    return request.getfixturevalue(request.param)
 
 
 class Running:

@@ -48,18 +48,19 @@ async def read(stream):
 
 
 @pytest.mark.parametrize("tokens_per_piece", [1, 7])
-def test_the_pieces_are_the_text_of_generate(client, tokens_per_piece):
-    for seed, prompt in enumerate(["one", "世界 🙂 party", "one two three " * 8]):
-        settings = SETTINGS | {"seed": seed, "stop": ["e"] * (seed % 2)}
-        pieces = list(
-            client.stream(prompt, **settings, logprobs=True, tokens_per_piece=tokens_per_piece)
-        )
-        assert joined(pieces) == tuple(client.generate(prompt, **settings))
-        assert max(len(piece.token_ids) for piece in pieces) <= tokens_per_piece
-    assert joined(client.stream("one", logprobs=True)) == tuple(
-        client.generate("one")
-    )  # the model's settings
-    assert all_slots_come_back(client)
+def test_the_pieces_are_the_text_of_generate(either_endpoint, tokens_per_piece):
+    with Client(*either_endpoint) as client:
+        for seed, prompt in enumerate(["one", "世界 🙂 party", "one two three " * 8]):
+            settings = SETTINGS | {"seed": seed, "stop": ["e"] * (seed % 2)}
+            pieces = list(
+                client.stream(prompt, **settings, logprobs=True, tokens_per_piece=tokens_per_piece)
+            )
+            assert joined(pieces) == tuple(client.generate(prompt, **settings))
+            assert max(len(piece.token_ids) for piece in pieces) <= tokens_per_piece
+        assert joined(client.stream("one", logprobs=True)) == tuple(
+            client.generate("one")
+        )  # the model's settings
+        assert all_slots_come_back(client)
 
 
 def test_over_rest_the_pieces_are_the_same(client, server):

@@ -12,7 +12,7 @@ from relays import Gate, Relay, until
 
 from tfllm import contract
 from tfllm.gateway import metrics
-from tfllm.serving import Server
+from tfllm.serving import Client, Server
 
 WORDS = ["one", "two", "three", "four", "cat", "dog", "世界", "🙂", "party", "red", "green"]
 # What bodies and `generate` call the same.
@@ -87,9 +87,9 @@ def all_slots_come_back(client):
 
 
 def test_streams_of_two_gateways_on_one_server_are_the_texts_of_generate(
-    start_gateway, endpoint, client
+    start_gateway, either_endpoint
 ):
-    gateways = start_gateway(endpoint), start_gateway(endpoint)
+    gateways = start_gateway(either_endpoint), start_gateway(either_endpoint)
     asked = list(bodies(40, seed=1))
     with futures.ThreadPoolExecutor(10) as threads:
         told = []
@@ -98,8 +98,9 @@ def test_streams_of_two_gateways_on_one_server_are_the_texts_of_generate(
             if number % 4 == 0:
                 threads.submit(left, gateways[number % 3 % 2], body | {"max_tokens": 150})
         told = [one.result() for one in told]
-    assert told == expected(client, asked)
-    assert all_slots_come_back(client)
+    with Client(*either_endpoint) as client:
+        assert told == expected(client, asked)
+        assert all_slots_come_back(client)
 
 
 def test_texts_that_are_no_streams_are_the_same(running, client):
