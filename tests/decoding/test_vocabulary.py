@@ -31,3 +31,10 @@ def test_the_best_are_those_of_top_k_also_among_equals(size, k):
 def test_the_total_is_that_of_reduce_logsumexp(spread):
     logits = tf.constant(np.random.default_rng(1).normal(100, spread, [7, 5000]), tf.float32)
     np.testing.assert_allclose(log_total(logits), tf.reduce_logsumexp(logits, -1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [257, 330, 1000])
+def test_the_total_of_a_row_is_to_the_bit_that_of_the_row_alone(size):
+    logits = tf.constant(np.random.default_rng(0).normal(0, 3, [64, size]), tf.float32)
+    alone = [log_total(logits[row : row + 1])[0] for row in range(64)]
+    np.testing.assert_array_equal(log_total(logits), alone)

@@ -302,6 +302,15 @@ def test_what_a_text_shares_with_another_is_not_read_again(server, texts, model)
     assert server.go_on(live["slot"], "a", 0, 6)["text"] == first["text"]
 
 
+def test_the_logprob_of_a_token_is_to_the_bit_that_which_it_has_in_a_call_of_its_own(server):
+    begun = server.begin("xq", "a", temperature=3.0, seed=5)
+    at_once = server.go_on(begun["slot"], "a", 0, 8)
+    server.ask("release", slot=[begun["slot"]], lease=["a"])
+    begun = server.begin("xq", "b", temperature=3.0, seed=5)
+    one_by_one = [server.go_on(begun["slot"], "b", position, 1) for position in range(8)]
+    assert at_once["logprobs"] == [logprob for each in one_by_one for logprob in each["logprobs"]]
+
+
 def test_the_memory_of_the_slots_is_known(server, model, gpt):
     # Of two layers in float32: keys and values of 64 positions and 32 numbers each; or two states
     # of an output and a cell of 64 numbers each, and after how many tokens they are.

@@ -79,11 +79,11 @@ def advance(
         )
         logits, state = model.step(new, state)
         logits = tf.squeeze(logits, 1)
-        after = add_token(logits, rows, going)
+        # Its own logprob, to the last bit, is no difference of sums.
+        after = add_token(logits, rows._replace(logprob=tf.zeros_like(rows.logprob)), going)
         here = (tf.range(k) == i)[None]
-        told = told._replace(
-            logprob=tf.where(here, (after.logprob - rows.logprob)[:, None], told.logprob)
-        )
+        told = told._replace(logprob=tf.where(here, after.logprob[:, None], told.logprob))
+        after = after._replace(logprob=rows.logprob + after.logprob)
         told = tf.cond(alternatives, lambda: _with_best(told, logits, here, count), lambda: told)
         return i + 1, after, told, state
 

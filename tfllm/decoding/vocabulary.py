@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 _WIDEST, _NARROWEST = 128, 16  # of the parts that a row is looked through in
+_VECTOR = 16  # numbers that a processor takes at once, at most
 
 
 def best(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -38,7 +39,9 @@ def log_total(logits: tf.Tensor) -> tf.Tensor:
     each = tf.reduce_max(_parts(logits), -1)
     probabilities = _parts(tf.nn.softmax(logits))
     there = tf.gather(probabilities, tf.argmax(each, -1, tf.int32), batch_dims=1)
-    return tf.reduce_max(each, -1) - tf.math.log(tf.reduce_max(there, -1))
+    # In whole vectors: of a few rows, which fill none, logarithms round otherwise.
+    largest = tf.tile(tf.reduce_max(there, -1)[:, None], [1, _VECTOR])
+    return tf.reduce_max(each, -1) - tf.math.log(largest)[:, 0]
 
 
 def _parts(scores):
