@@ -21,35 +21,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from pydoc_data import topics
+
+from fitting.small_gpt import write_recipe
 
 EVERY = 2  # steps between checkpoints; a kill comes after two steps in the mean
 STARTING = 0.1  # share of the kills that come before the first step
-TEXT_BYTES = 300_000
-
-
-def make_recipe(folder: Path, steps: int):
-    from tfllm.data import prepare
-    from tfllm.trainers import Optimizer, Recipe
-
-    data = folder / "data"
-    if not data.exists():
-        text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))[:TEXT_BYTES]
-        (folder / "text.txt").write_text(text, encoding="utf-8")
-        prepare(folder / "text.txt", data, vocabulary_size=1000, sequence_length=64)
-    return Recipe(
-        name="kills",
-        model={"num_layers": 2, "num_heads": 4, "hidden_dim": 64, "dropout": 0.1},
-        data=str(data),
-        global_batch=32,
-        microbatches=2,
-        steps=steps,
-        ema=0.99,
-        precision="bfloat16",
-        optimizer=Optimizer(peak_learning_rate=3e-3, warmup_steps=20),
-        validate_every=steps,
-        checkpoint_every=EVERY,
-    )
 
 
 def train(folder: Path) -> None:
@@ -152,11 +128,20 @@ def main() -> None:
     if args.train:
         train(args.train)
         return
+    from tfllm.trainers import Optimizer
+
     folders = {name: args.out / name for name in ("whole", "killed")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-    recipe = make_recipe(args.out, args.steps)
-    (args.out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
+    write_recipe(
+        args.out,
+        global_batch=32,
+        steps=args.steps,
+        precision="bfloat16",
+        optimizer=Optimizer(peak_learning_rate=3e-3, warmup_steps=20),
+        validate_every=args.steps,
+        checkpoint_every=EVERY,
+    )
 
     began = time.perf_counter()
     whole = start(folders["whole"])

@@ -16,7 +16,7 @@ from pydoc_data import topics
 
 from tfllm.data import Records, prepare
 from tfllm.trainers import load_recipe
-from tfllm.trainers.compiled import whole_step
+from tfllm.trainers.compiled import whole_steps
 
 # By the kind of model: recipe, and the task, tokenizer and row length of its data.
 STEPS = {
@@ -27,6 +27,12 @@ STEPS = {
     "marian": ("translation_mini", "seq2seq_lm", "sentencepiece", 64),
     "classification": ("classifier_scratch", "text_classifier", "wordpiece", 64),
 }
+# Batches of a budget of positions: a program for each bucket.
+BUCKETS = {
+    "marian-buckets": STEPS["marian"],
+    "classification-buckets": STEPS["classification"],
+}
+BUDGET = ["batch_tokens=2048", "length_buckets=2"]
 # More layers of the same kind make the compiler take longer and show nothing else.
 SETTINGS = [
     "model.num_layers=2", "precision=bfloat16", "microbatches=2", "optimizer.clip_norm=1.0",
@@ -68,13 +74,15 @@ def main() -> None:
     args = parser.parse_args()
     args.to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for kind, (name, *data) in STEPS.items():
+        for kind, (name, *data) in (STEPS | BUCKETS).items():
             records = data_of(*data, Path(folder))
-            recipe = load_recipe(name).with_settings([*SETTINGS, *args.set])
-            step, tensors = whole_step(recipe, records)
-            program = step.experimental_get_compiler_ir(*tensors)(stage="hlo_serialized")
-            (args.to / f"{kind}.hlo").write_bytes(program)
-            print(f"{kind}: {len(program):,} bytes of {name}", file=sys.stderr)
+            budget = BUDGET if kind in BUCKETS else []
+            recipe = load_recipe(name).with_settings([*SETTINGS, *budget, *args.set])
+            for shape, step, tensors in whole_steps(recipe, records):
+                program = step.experimental_get_compiler_ir(*tensors)(stage="hlo_serialized")
+                step_name = f"{kind}-{shape}" if kind in BUCKETS else kind
+                (args.to / f"{step_name}.hlo").write_bytes(program)
+                print(f"{step_name}: {len(program):,} bytes of {name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

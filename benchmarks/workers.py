@@ -11,42 +11,18 @@ processes made, before the kill and after it; `again_from` the step from which t
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from pydoc_data import topics
+
+from fitting.small_gpt import write_recipe
+from fitting.two_workers import clusters
 
 EVERY = 10  # steps between checkpoints
-TEXT_BYTES = 300_000
 PATIENCE_S = 600
-
-
-def make_recipe(folder: Path, steps: int):
-    from tfllm.data import prepare
-    from tfllm.trainers import Optimizer, Recipe
-
-    data = folder / "data"
-    if not data.exists():
-        text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))[:TEXT_BYTES]
-        (folder / "text.txt").write_text(text, encoding="utf-8")
-        prepare(folder / "text.txt", data, vocabulary_size=1000, sequence_length=64)
-    return Recipe(
-        name="workers",
-        model={"num_layers": 2, "num_heads": 4, "hidden_dim": 64, "dropout": 0.1},
-        data=str(data),
-        global_batch=16,
-        microbatches=2,
-        steps=steps,
-        ema=0.99,
-        optimizer=Optimizer(peak_learning_rate=3e-3, warmup_steps=10),
-        validate_every=steps,
-        checkpoint_every=EVERY,
-    )
 
 
 def train(folder: Path, name: str, strategy: str, kill_at: int) -> None:
@@ -87,17 +63,9 @@ def start(folder: Path, name: str, strategy: str, kill_at: int = 0, cluster: str
 
 def start_two(folder: Path, name: str, kill_at: int) -> list[subprocess.Popen]:
     """The two workers, of which the second one will be killed."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in held]
-    for one in held:
-        one.close()
-    clusters = [
-        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}})
-        for worker in range(2)
-    ]
     return [
         start(folder, name, "multiworker", kill_at * worker, cluster)
-        for worker, cluster in enumerate(clusters)
+        for worker, cluster in enumerate(clusters())
     ]
 
 
@@ -123,9 +91,17 @@ def main() -> None:
     if args.train:
         train(args.out, args.train, args.strategy, args.kill_at)
         return
+    from tfllm.trainers import Optimizer
+
     args.out.mkdir(parents=True)  # a run that is there would go on
-    recipe = make_recipe(args.out, args.steps)
-    (args.out / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
+    write_recipe(
+        args.out,
+        global_batch=16,
+        steps=args.steps,
+        optimizer=Optimizer(peak_learning_rate=3e-3, warmup_steps=10),
+        validate_every=args.steps,
+        checkpoint_every=EVERY,
+    )
 
     expected = dict(told(start(args.out, "one", "one"), 0, args.out))
     killed = start_two(args.out, "two", args.kill_at)

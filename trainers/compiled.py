@@ -1,6 +1,6 @@
-"""The model of a recipe, ready to train, and its whole step as one function that XLA compiles."""
+"""The model of a recipe, ready to train, and its whole steps as functions that XLA compiles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ from tfllm.data import Records
 from tfllm.models.one_program import JitCompile
 from tfllm.optimizers import AdamW
 from tfllm.trainers.adapting import adapt, scales
+from tfllm.trainers.feed import make_feed
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.schedules import WarmupCosine
 from tfllm.trainers.tasks import TRAININGS, begun_alike, make_model, objective_of
@@ -69,25 +70,38 @@ def schedule_of(recipe: Recipe) -> WarmupCosine:
     )
 
 
-def whole_step(recipe: Recipe, records: Records) -> tuple[Callable, list[tf.Tensor]]:
-    """A step of `fit` as a TPU or GPU runs it: forward, backward, clipping, update in one program.
+def whole_steps(
+    recipe: Recipe, records: Records
+) -> Iterator[tuple[str, Callable, list[tf.Tensor]]]:
+    """Steps of `fit` as a TPU or GPU runs them: forward, backward, clipping, update in one program.
+
+    There is one for each shape of the recipe's batches: one, or one for each of its buckets.
 
     Args:
         recipe: What to train.
         records: On what.
 
-    Returns:
-        A `tf.function` that XLA compiles, and the tensors of a first batch to call it with.
+    Yields:
+        The shape of the token ids, as "16x64" (of an encoder and a decoder "16x64-16x32"); a
+        `tf.function` that XLA compiles; and the tensors of a batch to call it with.
 
     Raises:
-        UserError: as of `compiled_model`.
+        UserError: as of `compiled_model` and `BucketFeed`.
     """
     keras.utils.set_random_seed(recipe.seed)
     model = compiled_model(recipe, records, schedule_of(recipe), jit_compile=True)
     objective = begun_alike(objective_of(recipe, records), model)
-    batches = records.batches("train", recipe.global_batch, objective, num_steps=1)
-    model.evaluate(batches, verbose=0)  # Keras makes its metrics in the first step
-    (batch,) = batches.map(model.preprocess_samples)
+    feed = make_feed(recipe, records, objective, model, replicas=1)
+    batches = [model.preprocess_samples(*batch) for batch in feed.one_of_each()]
+    # Keras makes its metrics in the first step.
+    model.evaluate(tf.data.Dataset.from_tensors(batches[0]), verbose=0)
+    for batch in batches:
+        shapes = (ids.shape for name, ids in batch[0].items() if name.endswith("token_ids"))
+        name = "-".join("x".join(map(str, shape)) for shape in shapes)
+        yield name, *_one_program(model, batch)
+
+
+def _one_program(model, batch) -> tuple[Callable, list[tf.Tensor]]:
     tensors = [tensor for tensor in tf.nest.flatten(batch) if tensor is not None]
 
     @tf.function(jit_compile=True, autograph=False)

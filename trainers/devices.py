@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import math
 import os
+import socket
 import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -26,18 +28,22 @@ class Device:
         memory_bytes: Of its own.
         memory_bytes_s: Bytes per second from and to its memory.
         interconnect_bytes_s: Bytes per second that it sends to its neighbours in one machine or
-            pod, in one direction, over all links together.
+            pod, in one direction, over all links together. None: the replicas are in one process
+            and add their gradients up in its memory.
         source: Where the numbers come from.
-        is_shared: Whether all replicas share one, as logical CPUs do.
+        is_shared: Whether all replicas share one, as logical CPUs and processes of a machine do.
+        elements_s: Elements per second of kinds of operations whose arithmetic takes longer than
+            the memory.
     """
 
     name: str
     flops: dict[str, float]
     memory_bytes: int
     memory_bytes_s: float
-    interconnect_bytes_s: float
+    interconnect_bytes_s: float | None
     source: str
     is_shared: bool = False
+    elements_s: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def _tpu(name, teraflops, gigabytes, memory, interconnect, page):
@@ -67,19 +73,31 @@ _KNOWN_BY = {"A100": "a100", "H100": "h100", "v5litepod": "v5e", "v5p": "v5p", "
 
 _PRODUCT_SIDE = 1024
 _COPY_BYTES = 256 * 2**20  # more than the caches hold
+_ELEMENTS = 2**20
+_SENT_BYTES = 16 * 2**20
 _MEASURED_S = 0.25
 
 
 def device_named(name: str) -> Device:
-    """A device of the table, or `cpu`: this machine's, measured.
+    """A device of the table; or this machine's CPU, measured.
+
+    Args:
+        name: Of the table; or `cpu`, whose replicas are logical CPUs of one process; or
+            `cpu_workers`, where each is a process of its own and sends over 127.0.0.1.
 
     Raises:
         UserError: for another name.
     """
     if name == "cpu":
         return measured_cpu()
+    if name == "cpu_workers":
+        return dataclasses.replace(
+            measured_cpu(),
+            name="processes of this CPU",
+            interconnect_bytes_s=measured_loopback_bytes_s(),
+        )
     if name not in DEVICES:
-        raise UserError(f"device must be cpu, {', '.join(DEVICES)}: got {name!r}.")
+        raise UserError(f"device must be cpu, cpu_workers, {', '.join(DEVICES)}: got {name!r}.")
     return DEVICES[name]
 
 
@@ -136,19 +154,65 @@ def measured_cpu() -> Device:
         flops={name: measured_product_flops(name) for name in ("float32", "bfloat16")},
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         memory_bytes_s=copied,
-        interconnect_bytes_s=copied,  # replicas on one CPU share its memory
+        interconnect_bytes_s=None,
         source="measured now",
         is_shared=True,
+        elements_s={kind: _ELEMENTS / _fastest(compute) for kind, compute in _slow_arithmetic()},
     )
 
 
-def _fastest(compute) -> float:
+def _slow_arithmetic() -> Iterator[tuple[str, Callable]]:
+    """Kinds of elementwise operations of a step that are slower than the memory of a CPU."""
+    x = tf.fill([_ELEMENTS], 0.5)
+    yield "Erfc", lambda: tf.math.erfc(x)
+    yield "StatelessRandomUniformV2", lambda: tf.random.stateless_uniform([_ELEMENTS], [0, 1])
+
+
+def measured_loopback_bytes_s() -> float:
+    """Bytes per second that two of TensorFlow's servers in this process send to each other, in all.
+
+    By the sum of gradients of `MultiWorkerMirroredStrategy`, which is a ring. The two take turns
+    to work, so it is processor time of one core. The servers stay until the process ends.
+    """
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in (one, other)]
+    cluster = tf.train.ClusterSpec({"worker": addresses})
+    options = tf.compat.v1.ConfigProto()
+    options.experimental.collective_group_leader = "/job:worker/replica:0/task:0"
+    servers = [tf.distribute.Server(cluster, "worker", task, config=options) for task in (0, 1)]
+    with tf.Graph().as_default():
+        sums = [_sum_over_two(task) for task in (0, 1)]
+        with tf.compat.v1.Session(servers[0].target, config=options) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            seconds = _fastest(lambda: session.run([one.op for one in sums]), cores=1)
+    return 2 * _SENT_BYTES / seconds  # each sends 2 (n - 1) / n of it, n = 2
+
+
+def _sum_over_two(task: int) -> tf.Tensor:
+    with tf.device(f"/job:worker/task:{task}/cpu:0"):
+        part = tf.compat.v1.get_variable(
+            f"part_{task}", initializer=tf.ones([_SENT_BYTES // 4]), use_resource=True
+        )
+        return tf.raw_ops.CollectiveReduce(
+            input=part, group_size=2, group_key=1, instance_key=1, merge_op="Add", final_op="Id",
+            subdiv_offsets=[0], communication_hint="ring",
+        )  # fmt: skip
+
+
+def _fastest(compute, cores: int = 0) -> float:
     """Seconds of the fastest of some calls, if all threads had a core to themselves.
 
     In CPU time, because other work on the machine takes nothing away from what it can do.
+
+    Args:
+        compute: What is called.
+        cores: On how many it works at once; 0 = as many as TensorFlow's threads have.
     """
     threads = tf.config.threading.get_intra_op_parallelism_threads() or math.inf
-    cores = min(threads, len(os.sched_getaffinity(0)))
+    cores = cores or min(threads, len(os.sched_getaffinity(0)))
     compute()
     times: list[float] = []
     while len(times) < 2 or sum(times) < _MEASURED_S:

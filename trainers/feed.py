@@ -1,5 +1,6 @@
 """What a run is fed: batches of so many rows, or of so many positions in buckets of like length."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from tfllm.errors import UserError
 from tfllm.models import Task
 from tfllm.trainers.recipe import BUDGETED, Recipe
 
+_STANDING = 4  # of the shapes of a feed
 _MULTIPLE = 8  # of the rows of a batch, so that 2, 4 and 8 replicas share those of one
 
 
@@ -23,10 +25,48 @@ class Size(NamedTuple):
     Attributes:
         positions: What is computed, padding included.
         tokens: The positions that hold one; None if that is not known.
+        kind: Which of the feed's kinds of steps it is.
     """
 
     positions: int
     tokens: float | None
+    kind: int = 0
+
+    def counted(self) -> float:
+        """The tokens; all positions where it is not known which hold one."""
+        return self.positions if self.tokens is None else self.tokens
+
+
+class Kind(NamedTuple):
+    """Steps whose batches have one shape.
+
+    Attributes:
+        share: Of all steps.
+        tokens: Of such a step on average, as of `Size.counted`.
+        batch: `tf.TensorSpec`s of its (x, y, weight), of all replicas together.
+    """
+
+    share: float
+    tokens: float
+    batch: tuple[Any, Any, Any]
+
+    def positions(self) -> int:
+        """Of a batch; of texts, whose tokens are not there yet, 0."""
+        return positions_of(self.batch[0])
+
+
+def standing_for_all(kinds: list[Kind]) -> list[int]:
+    """Of each kind, which one stands for it: one of at most four, of about the same length.
+
+    Each shape that is traced takes seconds, and neighbours in length differ by little.
+    """
+    groups = min(_STANDING, len(kinds))
+    edges = [round(i * len(kinds) / groups) for i in range(groups + 1)]
+    return [
+        max(range(begin, end), key=lambda i: kinds[i].share)
+        for begin, end in itertools.pairwise(edges)
+        for _ in range(begin, end)
+    ]
 
 
 class Feed(Protocol):
@@ -42,6 +82,14 @@ class Feed(Protocol):
 
     def size(self, step: int) -> Size:
         """Of a step of the training, from 0."""
+        ...
+
+    def kinds(self) -> list[Kind]:
+        """What shapes the steps have."""
+        ...
+
+    def one_of_each(self) -> tf.data.Dataset:
+        """A batch of each of the kinds."""
         ...
 
     def described(self) -> str:
@@ -60,7 +108,8 @@ class RowFeed:
 
     def __init__(self, recipe: Recipe, records: Records, objective: Objective):
         self._recipe, self._records, self._objective = recipe, records, objective
-        positions = recipe.global_batch * records.sequence_length
+        self._batch = self.train(0, 1).element_spec
+        positions = positions_of(self._batch[0]) or recipe.global_batch * records.sequence_length
         self._filled = records.meta["splits"]["train"].get("packing_efficiency")
         self._size = Size(positions, self._filled and self._filled * positions)
 
@@ -82,8 +131,14 @@ class RowFeed:
     def size(self, step):  # noqa: ARG002 - all are alike
         return self._size
 
+    def kinds(self):
+        return [Kind(1.0, self._size.counted(), self._batch)]
+
+    def one_of_each(self):
+        return self.train(0, 1)
+
     def described(self):
-        recipe, tokens = self._recipe, self._size.positions
+        recipe, tokens = self._recipe, self._recipe.global_batch * self._records.sequence_length
         epochs = recipe.steps * recipe.global_batch / self._records.num_rows("train")
         filled = f"; {self._filled:.1%} of the places hold tokens" if self._filled else ""
         return (
@@ -141,7 +196,18 @@ class BucketFeed:
     def size(self, step):
         order = self._bucketed.train
         batch = order[step]
-        return Size(order.positions(batch), order.tokens(batch))
+        return Size(order.positions(batch), order.tokens(batch), batch.bucket)
+
+    def kinds(self):
+        order = self._bucketed.train
+        batches = [
+            tf.nest.map_structure(lambda t: None if t is None else tf.TensorSpec.from_tensor(t), b)
+            for b in self.one_of_each()
+        ]
+        return list(map(Kind, order.shares(), order.mean_tokens(), batches))
+
+    def one_of_each(self):
+        return self._bucketed.one_of_each()
 
     def described(self):
         recipe, order = self._recipe, self._bucketed.train
@@ -169,6 +235,18 @@ def make_feed(
     if recipe.batch_tokens:
         return BucketFeed(recipe, records, objective, model, replicas)
     return RowFeed(recipe, records, objective)
+
+
+def are_token_ids(x: Any) -> bool:
+    """Whether the inputs of a batch are what a backbone takes, and no texts."""
+    return isinstance(x, dict) and any(name.endswith("token_ids") for name in x)
+
+
+def positions_of(x: Any) -> int:
+    """Of all sides of the inputs of a batch; 0 of texts, whose number of tokens is not known."""
+    if not are_token_ids(x):
+        return 0
+    return sum(math.prod(ids.shape) for name, ids in x.items() if name.endswith("token_ids"))
 
 
 def _preprocessed(model: Task) -> Callable[..., tuple[Any, Any, Any]]:

@@ -23,7 +23,7 @@ from tfllm.trainers.checkpoints import Checkpoints
 from tfllm.trainers.compiled import compiled_model, schedule_of
 from tfllm.trainers.devices import peak_flops
 from tfllm.trainers.early_stopping import BestWeights
-from tfllm.trainers.feed import make_feed
+from tfllm.trainers.feed import Kind, are_token_ids, make_feed, standing_for_all
 from tfllm.trainers.flops import model_flops
 from tfllm.trainers.hyperparameters import write_recipe, write_result
 from tfllm.trainers.laps import Lap, Laps, Waiting
@@ -53,7 +53,8 @@ class Result(NamedTuple):
             cross-entropy per target in nats; None if nothing is held out.
         bits_per_byte: The same per byte of text, in bits; None for other tasks than causal_lm.
         metrics: All that was measured on the validation split, by name.
-        tokens_per_second: Positions trained on per second in the last process of the run.
+        tokens_per_second: Trained on per second in the last process of the run, padding left out
+            where it is known: in packed rows and with `batch_tokens`.
     """
 
     run: str
@@ -254,9 +255,7 @@ def _require_writer(recipe: Recipe, model) -> None:
 
 def _compute(recipe, model, feed, replicas) -> tuple[Compute, str]:
     """For the utilisation, and what to say of it."""
-    x, y, _ = feed.train(0, 1).element_spec
-    is_tokens = isinstance(x, dict) and "token_ids" in x
-    flops = model_flops(model, x, y) if is_tokens else None
+    flops = _flops_of_kinds(model, feed.kinds())
     if flops is None:
         return Compute(None, None), "The rows have no fixed length: no utilisation is measured."
     peak = peak_flops(recipe.precision)
@@ -265,11 +264,25 @@ def _compute(recipe, model, feed, replicas) -> tuple[Compute, str]:
     # Logical CPUs share the one that was measured.
     shared = len(tf.config.list_logical_devices("CPU")) if peak.is_shared else 1
     devices = max(1, replicas // shared)
+    least, most = (f"{of(flops) / 1e9:,.4g}" for of in (min, max))
     said = (
-        f"{flops / 1e9:,.4g} GFLOP per step; utilisation is of {devices} x "
-        f"{peak.flops / 1e9:,.4g} GFLOP/s ({peak.source})."
+        f"{least}{'' if least == most else f' to {most}'} GFLOP per step; utilisation is of "
+        f"{devices} x {peak.flops / 1e9:,.4g} GFLOP/s ({peak.source})."
     )
     return Compute(flops, devices * peak.flops), said
+
+
+def _flops_of_kinds(model, kinds: list[Kind]) -> list[int] | None:
+    """Those of the kind that stands for each, by its positions; None if that is not known."""
+    standing = standing_for_all(kinds)
+    found = {}
+    for i in set(standing):
+        x, y, _ = kinds[i].batch
+        flops = model_flops(model, x, y) if are_token_ids(x) else None
+        if flops is None:
+            return None
+        found[i] = flops / kinds[i].positions()
+    return [round(found[i] * kind.positions()) for i, kind in zip(standing, kinds, strict=True)]
 
 
 def _announce(recipe, records, model, feed, replicas, start, run, tensorboard):  # noqa: PLR0913

@@ -37,11 +37,20 @@ def model_flops(model, x: Any, y: Any) -> int | None:
         Chowdhery et al. 2022, appendix B (model FLOPs utilisation),
         https://arxiv.org/abs/2204.02311
     """
-    forward = tf.function(lambda x, y: model.outputs_of(x, y, training=True), autograph=False)
     try:
-        return TIMES_FORWARD * matmul_flops(forward.get_concrete_function(x, y).graph)
+        return model_flops_of(model, x, y)
     except UnknownSize:
         return None
+
+
+def model_flops_of(model, x: Any, y: Any) -> int:
+    """As `model_flops`, for batches whose sizes are all known.
+
+    Raises:
+        UnknownSize: they are not.
+    """
+    forward = tf.function(lambda x, y: model.outputs_of(x, y, training=True), autograph=False)
+    return TIMES_FORWARD * matmul_flops(forward.get_concrete_function(x, y).graph)
 
 
 class UnknownSize(ValueError):
@@ -64,21 +73,34 @@ def operations(graph: tf.Graph) -> Iterator[tuple[tf.Operation, int]]:
         UnknownSize: on the way, at a loop that does not say how often it runs.
     """
     for op in graph.get_operations():
-        if op.type not in _CALLED:
+        called = called_graph(op)
+        if called is None:
             yield op, 1
             continue
-        # No public name leads from an operation to the graph of its function.
-        called = graph._get_function(op.get_attr(_CALLED[op.type]).name)
-        around = _iterations(op) if "While" in op.type else 1
-        for inner, times in operations(called.graph):
+        around = iterations(op)
+        for inner, times in operations(called):
             yield inner, times * around
 
 
-def _iterations(loop: tf.Operation) -> int:
-    """`maximum_iterations` of a `tf.while_loop`, which all of ours run."""
-    most = tf.get_static_value(loop.inputs[1])
+def called_graph(op: tf.Operation) -> tf.Graph | None:
+    """What an operation runs, of a loop once; None if it calls no function."""
+    if op.type not in _CALLED:
+        return None
+    # No public name leads from an operation to the graph of its function.
+    return op.graph._get_function(op.get_attr(_CALLED[op.type]).name).graph
+
+
+def iterations(op: tf.Operation) -> int:
+    """How often an operation runs what it calls: of a loop, which all of ours run to their end.
+
+    Raises:
+        UnknownSize: a loop has no `maximum_iterations`.
+    """
+    if "While" not in op.type:
+        return 1
+    most = tf.get_static_value(op.inputs[1])
     if most is None or most < 0:
-        raise UnknownSize(f"{loop.name} does not say how often it runs")
+        raise UnknownSize(f"{op.name} does not say how often it runs")
     return int(most)
 
 

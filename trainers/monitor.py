@@ -7,6 +7,7 @@ costs nothing more. Norms are computed on the device, and only now and then.
 import contextlib
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,18 +39,23 @@ class Compute(NamedTuple):
     """What a step computes, and what there is to compute it.
 
     Attributes:
-        flops_per_step: See `model_flops`; None if that is not known.
+        flops: Of a step of each kind, see `model_flops` and `Feed.kinds`; None if not known.
         peak_flops: Operations per second of all devices of the run at most; None if not known.
     """
 
-    flops_per_step: int | None
+    flops: list[int] | None
     peak_flops: float | None
 
-    def utilisation(self, step_s: float) -> dict[str, float]:
-        """{"mfu": share of the peak that the model's own operations are}, if that is known."""
-        if not self.flops_per_step or not self.peak_flops:
+    def utilisation(self, kinds: Iterable[int], seconds: float) -> dict[str, float]:
+        """{"mfu": share of the peak that the model's own operations are}, if that is known.
+
+        Args:
+            kinds: Of steps.
+            seconds: That these took together.
+        """
+        if not self.flops or not self.peak_flops:
             return {}
-        return {"mfu": self.flops_per_step / step_s / self.peak_flops}
+        return {"mfu": sum(self.flops[kind] for kind in kinds) / seconds / self.peak_flops}
 
 
 class Monitor(keras.callbacks.Callback):
@@ -67,8 +73,8 @@ class Monitor(keras.callbacks.Callback):
         waiting: Measures the input.
 
     Attributes:
-        tokens_per_second: Positions trained on per second, over all replicas, without the first
-            step (which compiles) and without validation and checkpoints.
+        tokens_per_second: Trained on per second, padding left out (see `Size.counted`), over all
+            replicas, without the first step (which compiles), validation and checkpoints.
         terminal: Where lines for people go, once the training has begun.
     """
 
@@ -97,7 +103,7 @@ class Monitor(keras.callbacks.Callback):
         self._events = EventFile(folder / "train")
         self._losses: list[float] = []  # since the last point
         self._sizes: list[Size] = []  # of these steps
-        self._timed_positions = 0
+        self._timed_tokens = 0.0
         self._timed_s = 0.0
         self._timed_since = 0  # steps of the laps
         self._progress: dict = {}
@@ -120,9 +126,9 @@ class Monitor(keras.callbacks.Callback):
         self._sizes.append(size)
         if batch > 0:
             self._timed_s += time.perf_counter() - self._step_began
-            self._timed_positions += size.positions
+            self._timed_tokens += size.counted()
             self._timed_since += 1
-            self.tokens_per_second = self._timed_positions / self._timed_s
+            self.tokens_per_second = self._timed_tokens / self._timed_s
         else:
             self.laps.take()
             self.waiting.take()
@@ -140,10 +146,9 @@ class Monitor(keras.callbacks.Callback):
         }
         if self._timed_since:
             laps = self.laps.take()
-            step_s = laps["step"] / self._timed_since
-            timed = sum(size.positions for size in self._sizes[-self._timed_since :])
-            scalars["tokens_per_second"] = timed / laps["step"]
-            scalars |= self.compute.utilisation(step_s)
+            timed = self._sizes[-self._timed_since :]
+            scalars["tokens_per_second"] = sum(s.counted() for s in timed) / laps["step"]
+            scalars |= self.compute.utilisation((size.kind for size in timed), laps["step"])
             seconds = per_step(laps, self.waiting.take(), self._timed_since)
             scalars |= {f"seconds/{name}": value for name, value in seconds}
             self._timed_since = 0

@@ -1,18 +1,20 @@
 """A recipe on paper: its memory, communication and time on a device, and what to change.
 
 The step is traced and never run. Its time is a roofline: each operation takes the longer of its
-arithmetic at the peak and its bytes at the bandwidth of the memory.
+arithmetic and its bytes at the bandwidth of the memory. The arithmetic is that of products, at
+the peak; on a CPU also that of random numbers and of what else is slow there, as measured.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from tfllm.data import Records
 from tfllm.errors import UserError
 from tfllm.trainers.devices import Device
 from tfllm.trainers.recipe import Recipe
-from tfllm.trainers.step_graph import StepGraph, step_graph
+from tfllm.trainers.step_graph import Planned, StepGraph, step_graphs
 
 _FLOAT = 4  # bytes of a weight, a gradient and a moment
 _MOMENTS = 2
@@ -29,7 +31,8 @@ class Plan(NamedTuple):
         memory: Bytes of `weights`, `gradients`, `optimizer`, `ema`, `activations`.
         total_bytes: Of all replicas on one device: on a CPU they share its memory.
         fits: Whether nine tenths of the device's memory hold them.
-        communication_bytes: That a replica sends per step in a ring all-reduce.
+        communication_bytes: That a replica sends per step in a ring all-reduce; in one process,
+            its share of what is read and written to add the gradients up.
         seconds: Of a step: `compute` (forward and backward), `optimizer`, `communication`.
         step_s: Their sum.
         tokens_per_second: Of all replicas.
@@ -52,22 +55,20 @@ def plan(recipe: Recipe, records: Records, device: Device, replicas: int = 1) ->
     """Plans a recipe.
 
     Raises:
-        UserError: as `step_graph`.
+        UserError: as `step_graphs`.
     """
     if replicas < 1:
         raise UserError(f"replicas must be at least 1: got {replicas}.")
-    return planned(
-        step_graph(recipe, records, replicas), recipe, records.sequence_length, device, replicas
-    )
+    steps = step_graphs(recipe, records, replicas, on_cpu=device.is_shared)
+    return planned(steps, recipe, device, replicas)
 
 
-def planned(step: StepGraph, recipe: Recipe, length: int, device: Device, replicas: int) -> Plan:
-    """The arithmetic of `plan`.
+def planned(steps: list[Planned], recipe: Recipe, device: Device, replicas: int) -> Plan:
+    """The arithmetic of `plan`: memory of the largest step, time of the mean one.
 
     Args:
-        step: Of one replica.
+        steps: Of one replica.
         recipe: The recipe.
-        length: Tokens of a row.
         device: Where it runs.
         replicas: How many.
 
@@ -76,23 +77,17 @@ def planned(step: StepGraph, recipe: Recipe, length: int, device: Device, replic
         2 (n - 1) / n of the gradient: Patarasuk and Yuan 2009,
         https://doi.org/10.1016/j.jpdc.2008.09.002
     """
-    trained = step.trained * _FLOAT
-    memory = {
-        "weights": step.weights * _FLOAT,
-        "gradients": trained * (2 if recipe.microbatches > 1 else 1),  # a part's, and the sum
-        "optimizer": _MOMENTS * trained,
-        "ema": trained if recipe.ema else 0,
-        "activations": step.activation_bytes,
-    }
+    trained = steps[0].step.trained * _FLOAT
+    memory = _memory([one.step for one in steps], recipe)
     sharing = replicas if device.is_shared else 1
     total = sum(memory.values()) * sharing
     peak, bandwidth = device.flops[recipe.precision] / sharing, device.memory_bytes_s / sharing
     passes = _OPTIMIZER_PASSES + (_EMA_PASSES if recipe.ema else 0)
-    sent = 2 * (replicas - 1) / replicas * trained
+    sent, sending = _communication(trained, device, replicas)
     seconds = {
-        "compute": sum(max(flops / peak, moved / bandwidth) for flops, moved in step.costs),
+        "compute": sharing * mean_of(steps, lambda s: _compute_s(s.step, recipe, device)),
         "optimizer": passes * trained / bandwidth,
-        "communication": sent / (device.interconnect_bytes_s / sharing),
+        "communication": sending,
     }
     step_s = sum(seconds.values())
     return Plan(
@@ -102,10 +97,50 @@ def planned(step: StepGraph, recipe: Recipe, length: int, device: Device, replic
         communication_bytes=sent,
         seconds=seconds,
         step_s=step_s,
-        tokens_per_second=recipe.global_batch * length / step_s,
-        mfu=step.flops / peak / step_s,
+        tokens_per_second=mean_of(steps, lambda s: s.tokens) / step_s,
+        mfu=mean_of(steps, lambda s: s.step.flops) / peak / step_s,
         days=recipe.steps * step_s / 86400,
     )
+
+
+def _compute_s(step: StepGraph, recipe: Recipe, device: Device) -> float:
+    """Each operation the longest of its arithmetic, in products or in elements, and its bytes."""
+    peak, bandwidth = device.flops[recipe.precision], device.memory_bytes_s
+    return sum(
+        max(
+            cost.flops / peak,
+            cost.moved / bandwidth,
+            cost.elements / device.elements_s.get(cost.kind, math.inf),
+        )
+        for cost in step.costs
+    )
+
+
+def _communication(gradient: int, device: Device, replicas: int) -> tuple[float, float]:
+    """Bytes that a replica sends, and the seconds until all have the sum."""
+    if device.interconnect_bytes_s is None:  # one of them reads what all have, and writes the sum
+        touched = (replicas + 1) * gradient if replicas > 1 else 0
+        return touched / replicas, touched / device.memory_bytes_s
+    sent = 2 * (replicas - 1) / replicas * gradient
+    sharing = replicas if device.is_shared else 1
+    return sent, sent / (device.interconnect_bytes_s / sharing)
+
+
+def _memory(steps: list[StepGraph], recipe: Recipe) -> dict[str, int]:
+    """Of the largest step."""
+    trained = steps[0].trained * _FLOAT
+    return {
+        "weights": steps[0].weights * _FLOAT,
+        "gradients": trained * (2 if recipe.microbatches > 1 else 1),  # a part's, and the sum
+        "optimizer": _MOMENTS * trained,
+        "ema": trained if recipe.ema else 0,
+        "activations": max(step.activation_bytes for step in steps),
+    }
+
+
+def mean_of(steps: list[Planned], number: Callable[[Planned], float]) -> float:
+    """Of the steps of a recipe on average."""
+    return sum(one.share * number(one) for one in steps)
 
 
 def advice(

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tfllm.data import Records
 from tfllm.trainers import Optimizer, Recipe
-from tfllm.trainers.compiled import whole_step
+from tfllm.trainers.compiled import whole_steps
 
 TRANSFORMER = {
     "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24, "dropout": 0.0
@@ -56,7 +56,7 @@ def test_a_step_is_one_program_of_static_shapes(data, task, family, sizes, kind)
         microbatches=2,
         optimizer=Optimizer(clip_norm=1.0),
     )
-    step, tensors = whole_step(recipe, Records(data[kind]))
+    ((_, step, tensors),) = whole_steps(recipe, Records(data[kind]))
     used, with_strings = operations(step.get_concrete_function(*tensors))
     assert not used & BANNED
     assert not with_strings

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
+from tfllm.data import Records
 from tfllm.errors import UserError
 from tfllm.models import GPTBackbone, GPTCausalLM
 from tfllm.trainers import Watch, fit, laps, terminal
@@ -41,13 +42,15 @@ def watched(tmp_path_factory, tiny):
     return fit(tiny, run=folder / "run", tensorboard=folder / "logs", watch=watch)
 
 
-def test_the_time_of_a_step_is_split_and_its_utilisation_shown(watched):
+def test_the_time_of_a_step_is_split_and_its_utilisation_shown(watched, tiny):
     steps = logged(f"{watched.tensorboard}/train")
     assert {name for name in steps if name.startswith("seconds/")} == {
         f"seconds/{name}" for name in ("input", "compute", "validation", "checkpoint")
     }
     assert steps["seconds/compute"][8] > 0
-    tokens_s, step_s = steps["tokens_per_second"][8], 4 * 32 / steps["tokens_per_second"][8]
+    efficiency = Records(tiny.data).meta["splits"]["train"]["packing_efficiency"]
+    tokens_s = steps["tokens_per_second"][8]
+    step_s = efficiency * 4 * 32 / tokens_s
     parts = steps["seconds/compute"][8] + steps["seconds/input"][8]
     assert parts == pytest.approx(step_s, rel=1e-5)
     assert tokens_s > 0
@@ -79,9 +82,10 @@ def test_a_weight_is_counted_with_its_layer(path, group):
 
 
 def test_utilisation_is_the_share_of_the_peak():
-    assert Compute(600, 1000.0).utilisation(2.0) == {"mfu": pytest.approx(0.3)}
-    assert Compute(None, 1000.0).utilisation(2.0) == {}
-    assert Compute(600, None).utilisation(2.0) == {}
+    steps = [0, 1, 1]
+    assert Compute([600, 300], 1000.0).utilisation(steps, 4.0) == {"mfu": pytest.approx(0.3)}
+    assert Compute(None, 1000.0).utilisation(steps, 4.0) == {}
+    assert Compute([600, 300], None).utilisation(steps, 4.0) == {}
 
 
 def test_validations_have_histograms_and_entropies(watched):

@@ -244,7 +244,11 @@ def add_training(verb: Verb) -> None:
     p = verb(plan, "memory and time of a recipe on a device, on paper")
     p.add_argument("recipe", help="name of a recipe, or a .py or .json file")
     p.add_argument("--data", help="the folder that prepare wrote")
-    p.add_argument("--device", default="cpu", help="v4, v5e, v5p, a100, h100 or cpu (measured)")
+    p.add_argument(
+        "--device",
+        default="cpu",
+        help="v4, v5e, v5p, a100, h100; measured: cpu (one process), cpu_workers",
+    )
     p.add_argument("--replicas", type=int, default=1, metavar="N")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as steps=500")
 

@@ -206,6 +206,16 @@ class Bucketed:
         batches = self.validation.one_pass()
         return self._dataset("validation", batches.__getitem__, 0, len(batches), 0)
 
+    def one_of_each(self) -> tf.data.Dataset:
+        """A batch of the training of each bucket, in their order."""
+
+        def batch(place):
+            members, bucket = self.train.members[place], self.train.buckets[place]
+            examples = np.resize(members, bucket.rows).astype(np.int64)
+            return Batch(place, examples, np.zeros(bucket.rows, bool))
+
+        return self._dataset("train", batch, 0, len(self.train.buckets), self._seed)
+
     def _dataset(self, split, batch_of: Callable[[int], Batch], start, count, seed):
         of, buckets = self._examples[split], self.train.buckets
 

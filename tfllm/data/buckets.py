@@ -206,6 +206,18 @@ class BucketOrder:
         """Of a batch, padding included."""
         return self.buckets[batch.bucket].positions()
 
+    def shares(self) -> list[float]:
+        """Of all steps, those of each bucket; they add up to 1."""
+        steps = [len(m) / b.rows for m, b in zip(self.members, self.buckets, strict=True)]
+        return [count / sum(steps) for count in steps]
+
+    def mean_tokens(self) -> list[float]:
+        """Of a batch of each bucket on average, padding left out."""
+        return [
+            float(self.lengths[members].sum() / max(1, len(members)) * bucket.rows)
+            for members, bucket in zip(self.members, self.buckets, strict=True)
+        ]
+
     def efficiency(self) -> float:
         """Tokens of the examples as a share of their positions."""
         places = sum(len(m) * sum(b.shape) for m, b in zip(self.members, self.buckets, strict=True))

@@ -19,7 +19,7 @@ def starts_of(segments):
         bool[b, t], True at each first position.
     """
     first = ops.ones_like(segments[:, :1], dtype="bool")
-    return ops.concatenate([first, segments[:, 1:] != segments[:, :-1]], 1)
+    return ops.concatenate([first, ops.not_equal(segments[:, 1:], segments[:, :-1])], 1)
 
 
 @keras.saving.register_keras_serializable("tfllm")

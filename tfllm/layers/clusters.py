@@ -68,8 +68,15 @@ def suits_this_replica(inputs) -> bool:
         names = tf.distribute.get_strategy().extended.worker_devices
     else:
         names = [device.name for device in tf.config.list_logical_devices()]
-    if any("CPU" not in name.upper() for name in names):
-        return False
+    return all("CPU" in name.upper() for name in names) and are_worth_compiling(inputs)
+
+
+def are_worth_compiling(inputs) -> bool:
+    """Whether a training step on a CPU should compile its clusters for these inputs.
+
+    Args:
+        inputs: As of `suits_this_replica`.
+    """
     shapes = [tensor.shape for tensor in tf.nest.flatten(inputs) if tensor is not None]
     if not all(shape[1:].is_fully_defined() for shape in shapes):
         return False

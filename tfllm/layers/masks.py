@@ -29,7 +29,7 @@ class SegmentMask(keras.layers.Layer):
     """
 
     def call(self, segment_ids):
-        same = segment_ids[:, :, None] == segment_ids[:, None, :]
+        same = tf.equal(segment_ids[:, :, None], segment_ids[:, None, :])
         return same & causal_mask(tf.shape(segment_ids)[1])
 
 
@@ -58,7 +58,8 @@ def pair_mask(queries, keys) -> tf.Tensor:
         bool[b, t, s].
     """
     queries, keys = queries[:, :, None], keys[:, None, :]
-    return ((queries == keys) | (queries == 0)) & (keys != 0)
+    # In a graph of TensorFlow 1, as a plan traces, `==` asks whether they are one tensor.
+    return (tf.equal(queries, keys) | tf.equal(queries, 0)) & tf.not_equal(keys, 0)
 
 
 @keras.saving.register_keras_serializable("tfllm")

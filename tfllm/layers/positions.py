@@ -85,7 +85,7 @@ class PairPositions(keras.layers.Layer):
 
     def call(self, pairs):
         # Above 1: a row of one pair is counted through, whatever is padding in it.
-        begins = (pairs[:, 1:] != pairs[:, :-1]) & (pairs[:, 1:] > 1)
+        begins = tf.not_equal(pairs[:, 1:], pairs[:, :-1]) & (pairs[:, 1:] > 1)
         number = tf.cumsum(tf.pad(tf.cast(begins, tf.int32), [[0, 0], [1, 0]]), axis=1)
         return tf.range(tf.shape(pairs)[1])[None] - tf.searchsorted(number, number)
 

@@ -6,7 +6,12 @@ import keras
 import tensorflow as tf
 
 from tfllm.errors import UserError
-from tfllm.layers.clusters import are_compiled, compiled_clusters, suits_this_replica
+from tfllm.layers.clusters import (
+    are_compiled,
+    are_worth_compiling,
+    compiled_clusters,
+    suits_this_replica,
+)
 from tfllm.layers.dropout import step_scope
 from tfllm.models.distributed_fit import (
     DistributedFit,
@@ -205,18 +210,7 @@ class Task(DistributedFit, TextTask):
         first_row, _ = place_of_rows(num_rows((x, y, weight, weights)))
 
         def gradients(rows_before, *data):
-            x, y, weight, weights = data
-            rows = first_row + rows_before, num_rows(data)
-            with (
-                step_scope(self.optimizer.iterations, self.seed, rows),
-                tf.GradientTape() as tape,
-            ):
-                sums, outputs = self.summed_losses(x, y, weights, self.label_smoothing)
-                loss = tf.add_n(list(map(tf.math.divide_no_nan, sums, counts)))
-                scaled = self.optimizer.scale_loss(loss)
-            if outputs is not None:
-                self.compute_metrics(x, y, outputs, sample_weight=weight)
-            return tape.gradient(scaled, self.trainable_weights), sums
+            return self._gradients(data, counts, first_row + rows_before)
 
         of_batch = functools.partial(accumulate, gradients, num_parts=self.microbatches)
         of_batch = of_replica(of_batch) if of_replica else of_batch
@@ -226,6 +220,33 @@ class Task(DistributedFit, TextTask):
             self.optimizer.apply_gradients(zip(found, self.trainable_weights, strict=True))
         self._log_loss(sums, counts)
         return self.metrics_of_all_replicas()
+
+    def _gradients(self, data, counts, first_row):
+        """Of a part of the batch, and the sums of its losses."""
+        x, y, weight, weights = data
+        rows = first_row, num_rows(data)
+        with step_scope(self.optimizer.iterations, self.seed, rows), tf.GradientTape() as tape:
+            sums, outputs = self.summed_losses(x, y, weights, self.label_smoothing)
+            loss = tf.add_n(list(map(tf.math.divide_no_nan, sums, counts)))
+            scaled = self.optimizer.scale_loss(loss)
+        if outputs is not None:
+            self.compute_metrics(x, y, outputs, sample_weight=weight)
+        return tape.gradient(scaled, self.trainable_weights), sums
+
+    def gradients_of_part(self, x, y, weight, *, on_cpus):
+        """The gradients of the trained weights as a step computes them for one microbatch.
+
+        For a graph that is never run: of no strategy, and without the update.
+
+        Args:
+            x: The inputs, as the backbone takes them.
+            y: The targets.
+            weight: The sample weights, or None.
+            on_cpus: Whether it is for a CPU, where clusters are compiled.
+        """
+        with compiled_clusters(on_cpus and are_worth_compiling((x, y, weight))):
+            weights = self.target_weights(y, weight)
+            return self._gradients((x, y, weight, weights), _sums(weights), 0)[0]
 
     def test_step(self, data):
         if not self._own_loss:
