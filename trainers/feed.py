@@ -16,7 +16,7 @@ from tfllm.models import Task
 from tfllm.trainers.recipe import BUDGETED, Recipe
 
 _STANDING = 4  # of the shapes of a feed
-_MULTIPLE = 8  # of the rows of a batch, so that 2, 4 and 8 replicas share those of one
+BUCKET_ROWS = 8  # of the rows of a batch, so that 2, 4 and 8 replicas share those of one
 
 
 class Size(NamedTuple):
@@ -183,7 +183,7 @@ class BucketFeed:
             {split: examples(split) for split in splits},
             recipe.batch_tokens,
             recipe.length_buckets,
-            multiple=math.lcm(_MULTIPLE, replicas * recipe.microbatches),
+            multiple=math.lcm(BUCKET_ROWS, replicas * recipe.microbatches),
             seed=recipe.seed,
         )
 

@@ -160,7 +160,7 @@ def _train(  # noqa: PLR0913
     replicas = distribution.num_replicas_in_sync
     feed = make_feed(recipe, records, objective, model, replicas)
     validation = Validation(records, objective, recipe.global_batch, feed)
-    compute, of_peak = _compute(recipe, model, feed, replicas)
+    compute, of_peak = utilisation_of(recipe, model, feed, replicas)
     if workers.is_chief:
         _announce(recipe, records, model, feed, replicas, start, run, tensorboard)
         print(of_peak, file=sys.stderr)
@@ -253,8 +253,8 @@ def _require_writer(recipe: Recipe, model) -> None:
         )
 
 
-def _compute(recipe, model, feed, replicas) -> tuple[Compute, str]:
-    """For the utilisation, and what to say of it."""
+def utilisation_of(recipe, model, feed, replicas) -> tuple[Compute, str]:
+    """What a run's utilisation is computed from, and what to say of it."""
     flops = _flops_of_kinds(model, feed.kinds())
     if flops is None:
         return Compute(None, None), "The rows have no fixed length: no utilisation is measured."

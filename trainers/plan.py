@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tfllm.data import Records
 from tfllm.errors import UserError
 from tfllm.trainers.devices import Device
+from tfllm.trainers.feed import BUCKET_ROWS
 from tfllm.trainers.recipe import Recipe
 from tfllm.trainers.step_graph import Planned, StepGraph, step_graphs
 
@@ -80,7 +81,7 @@ def planned(steps: list[Planned], recipe: Recipe, device: Device, replicas: int)
     trained = steps[0].step.trained * _FLOAT
     memory = _memory([one.step for one in steps], recipe)
     sharing = replicas if device.is_shared else 1
-    total = sum(memory.values()) * sharing
+    total = _total(memory, device, replicas)
     peak, bandwidth = device.flops[recipe.precision] / sharing, device.memory_bytes_s / sharing
     passes = _OPTIMIZER_PASSES + (_EMA_PASSES if recipe.ema else 0)
     sent, sending = _communication(trained, device, replicas)
@@ -126,6 +127,10 @@ def _communication(gradient: int, device: Device, replicas: int) -> tuple[float,
     return sent, sent / (device.interconnect_bytes_s / sharing)
 
 
+def _total(memory: dict[str, int], device: Device, replicas: int) -> int:
+    return sum(memory.values()) * (replicas if device.is_shared else 1)
+
+
 def _memory(steps: list[StepGraph], recipe: Recipe) -> dict[str, int]:
     """Of the largest step."""
     trained = steps[0].trained * _FLOAT
@@ -155,35 +160,49 @@ def advice(
     """
     found: list[dict[str, Any]] = []
     kinds: set[str] = set()
-    now = plan(recipe, records, device, replicas)
-    held = sum(now.memory.values()) - now.memory["activations"]
-    if held > _USABLE * device.memory_bytes:
+    now = _largest(recipe, records, device, replicas)
+    if sum(now.values()) - now["activations"] > _USABLE * device.memory_bytes:
         return []  # none of these makes the weights smaller
     for kind, changes in _changes(recipe, replicas):
         if kind in kinds or (kind == "replicas" and device.is_shared):
             continue
         changed = dict(changes)
         more = changed.pop("replicas", replicas)
-        if plan(dataclasses.replace(recipe, **changed), records, device, more).fits:
+        if _would_fit(dataclasses.replace(recipe, **changed), records, device, more):
             kinds.add(kind)
             found.append(changes)
     return found
 
 
+def _would_fit(recipe: Recipe, records: Records, device: Device, replicas: int) -> bool:
+    try:
+        memory = _largest(recipe, records, device, replicas)
+    except UserError:  # a budget below some rows of the longest example
+        return False
+    return _total(memory, device, replicas) <= _USABLE * device.memory_bytes
+
+
+def _largest(recipe: Recipe, records: Records, device: Device, replicas: int) -> dict[str, int]:
+    on_cpu = device.is_shared
+    steps = step_graphs(recipe, records, replicas, on_cpu=on_cpu, largest=True)
+    return _memory([one.step for one in steps], recipe)
+
+
 def _changes(recipe: Recipe, replicas: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    rows = recipe.global_batch // replicas
+    size = "batch_tokens" if recipe.batch_tokens else "global_batch"
+    rows = (BUCKET_ROWS if recipe.batch_tokens else recipe.global_batch) // replicas
     parts = [n for n in _doublings(recipe.microbatches * 2, rows) if rows % n == 0]
     yield from (("microbatches", {"microbatches": n}) for n in parts)
     if recipe.precision == "float32":
         yield "bfloat16", {"precision": "bfloat16"}
         yield from (("bfloat16", {"precision": "bfloat16", "microbatches": n}) for n in parts)
-    batch = recipe.global_batch
+    batch = BUCKET_ROWS if recipe.batch_tokens else recipe.global_batch
     for n in _doublings(replicas * 2, batch // recipe.microbatches):
         if batch % (n * recipe.microbatches) == 0:
             yield "replicas", {"replicas": n}
-    unit = replicas * recipe.microbatches
-    for n in sorted(_doublings(1, batch // unit - 1), reverse=True):
-        yield "global_batch", {"global_batch": n * unit}
+    unit = 1 if recipe.batch_tokens else replicas * recipe.microbatches
+    for n in sorted(_doublings(1, getattr(recipe, size) // unit - 1), reverse=True):
+        yield size, {size: n * unit}
 
 
 def _doublings(first: int, last: int) -> list[int]:

@@ -176,30 +176,44 @@ def test_on_a_cpu_clusters_are_compiled_where_the_step_compiles_them(tiny):
 
 
 @pytest.mark.parametrize(
-    ("task", "family"), [("seq2seq_lm", "marian"), ("text_classifier", "bert")]
+    ("task", "family", "budget"), [("seq2seq_lm", "marian", 600), ("text_classifier", "bert", 150)]
 )
-def test_a_budget_is_planned_for_its_buckets(data, task, family):
+def test_a_budget_is_planned_for_its_buckets(data, task, family, budget):
     recipe = Recipe(
         name="buckets",
         task=task,
         family=family,
         model={"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24},
-        batch_tokens=600,
+        batch_tokens=budget,
         length_buckets=3,
     )
     steps = step_graphs(recipe, Records(data[task]))
     assert sum(one.share for one in steps) == pytest.approx(1)
-    assert 0 < max(one.tokens for one in steps) <= 600
+    assert 0 < max(one.tokens for one in steps) <= budget
     assert len({one.step.flops for one in steps}) == len(steps) > 1
     found = plan(recipe, Records(data[task]), DEVICES["v5e"])
     assert found.memory["activations"] == max(one.step.activation_bytes for one in steps)
-    assert (
-        advice(recipe, Records(data[task]), dataclasses.replace(DEVICES["v5e"], memory_bytes=10))
-        == []
-    )
     assert plan(recipe, Records(data[task]), DEVICES["v5e"], 2).memory["activations"] < (
         0.7 * found.memory["activations"]
     )
+
+
+def test_a_budget_that_does_not_fit_comes_with_a_smaller_one(data):
+    recipe = Recipe(
+        name="buckets",
+        task="seq2seq_lm",
+        model={"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24},
+        batch_tokens=1200,
+        length_buckets=2,
+    )
+    records = Records(data["seq2seq_lm"])
+    needed = plan(recipe, records, DEVICES["h100"]).total_bytes
+    small = dataclasses.replace(DEVICES["h100"], memory_bytes=int(needed * 0.9))
+    changes = advice(recipe, records, small)
+    assert changes[0] == {"microbatches": 2}
+    (smaller,) = [change["batch_tokens"] for change in changes if "batch_tokens" in change]
+    assert smaller == 1024
+    assert plan(dataclasses.replace(recipe, batch_tokens=smaller), records, small).fits
 
 
 def test_four_shapes_stand_for_many():

@@ -13,6 +13,8 @@ from tfllm.errors import UserError
 from tfllm.trainers import Optimizer, Recipe
 from tfllm.trainers.compiled import compiled_model, schedule_of
 from tfllm.trainers.feed import make_feed
+from tfllm.trainers.fit import utilisation_of
+from tfllm.trainers.flops import model_flops
 from tfllm.trainers.tasks import begun_alike, objective_of
 
 TRANSFORMER = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
@@ -108,8 +110,38 @@ def test_the_start_and_tensorboard_say_how_full_the_positions_are(data, train, c
     ]
     events = EventAccumulator(f"{result.tensorboard}/train")
     events.Reload()
-    (event,) = events.Tensors("packing_efficiency")
-    assert tf.make_ndarray(event.tensor_proto) == pytest.approx(tokens / positions)
+
+    def last(name):
+        return float(tf.make_ndarray(events.Tensors(name)[-1].tensor_proto))
+
+    assert last("packing_efficiency") == pytest.approx(tokens / positions)
+    # The first step, which makes the graph, is not timed.
+    seconds = 3 * (last("seconds/compute") + last("seconds/input"))
+    timed = sum(feed.size(step).tokens for step in range(1, 4))
+    assert last("tokens_per_second") * seconds == pytest.approx(timed, rel=1e-4)
+    assert last("mfu") > 0
+
+
+def test_the_operations_of_a_bucket_are_those_of_its_shape(data):
+    recipe = recipe_for(data, "seq2seq_lm", "marian")
+    recipe = dataclasses.replace(recipe, batch_tokens=300, length_buckets=8)
+    records = Records(recipe.data)
+    model = compiled_model(recipe, records, schedule_of(recipe))
+    objective = begun_alike(objective_of(recipe, records), model)
+    feed = make_feed(recipe, records, objective, model, 1)
+    compute, said = utilisation_of(recipe, model, feed, 1)
+    kinds = feed.kinds()
+    assert len(kinds) > 4
+    assert sum(kind.share for kind in kinds) == pytest.approx(1)
+    exact = [model_flops(model, x, y) for x, y, _ in (kind.batch for kind in kinds)]
+    np.testing.assert_allclose(compute.flops, exact, rtol=0.05)
+    assert len(set(compute.flops)) == len(set(exact))
+    assert " GFLOP per step" in said
+    assert {feed.size(step).kind for step in range(40)} == set(range(len(kinds)))
+    for step, (x, *_) in enumerate(feed.train(0, 3)):
+        assert x["encoder_token_ids"].shape == (
+            kinds[feed.size(step).kind].batch[0]["encoder_token_ids"].shape
+        )
 
 
 def test_packed_data_say_how_full_they_are_too(data, train, capsys):
