@@ -1,5 +1,6 @@
 """Settings for every test, two tiny language models that know eight texts by heart, and steps."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,6 +46,16 @@ CONTEXT = 64
 def _collective_keys():
     """Strategies of one process would confuse their sums; TensorFlow's own tests do the same."""
     tf.distribute.MirroredStrategy._collective_key_base += 100_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_left_behind():
+    """Python's collector, which each server runs too, is to look only at what this module makes.
+
+    Graphs of earlier ones are kept by TensorFlow and Keras: millions of objects.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
