@@ -13,6 +13,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from tfllm import cli
 from tfllm.serving import Client
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -32,29 +33,26 @@ def corpus(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("corpus")
-def test_the_commands_run_in_order():
+def test_the_commands_run_in_order(capsys):
     (block,) = blocks("sh")
-    tfllm = [sys.executable, "-m", "tfllm"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     port, server, results = free_port(), None, []
     try:
         for line in block.replace("8500", str(port)).splitlines():
             words = shlex.split(line.removesuffix(" &"))
             assert words[0] == "tfllm"
-            command = tfllm + words[1:] + (shlex.split(SHORT) if words[1] == "train" else [])
             if line.endswith(" &"):
+                command = [sys.executable, "-m", *words]
                 server = subprocess.Popen(command, env=environment)
                 wait_until_available(port)
                 continue
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            results.append(json.loads(done.stdout))
+            command = words[1:] + (shlex.split(SHORT) if words[1] == "train" else [])
+            assert cli.main(command) == 0
+            results.append(json.loads(capsys.readouterr().out))
     finally:
         if server:
             server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
+            assert server.wait(120) == 0
     live, served = (r["metrics"] for r in results if "metrics" in r and "target" in r)
     assert served["logprob_per_token"] == pytest.approx(live["logprob_per_token"], abs=1e-4)
     (generations,) = (r["generations"] for r in results if "generations" in r)
