@@ -90,7 +90,7 @@ def test_the_commands_of_the_guide_to_pretrained_models_run():
     finally:
         if server:
             server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
+            assert server.wait(120) == 0
     beams, default = answers[-2]["beams"][0], answers[-1]
     assert default["text"] == [beams["text"][0]]
 

@@ -113,7 +113,7 @@ def runs():
         opened.append(pipe := os.open(f"{path}.runs", os.O_RDONLY | os.O_NONBLOCK))
 
         def wait():
-            assert select.select([pipe], [], [], 20)[0], f"no request for {path} runs"
+            assert select.select([pipe], [], [], 120)[0], f"no request for {path} runs"
 
         return wait
 
@@ -260,7 +260,7 @@ def ask():
     def ask(port, method, path, body=None, headers=None):
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

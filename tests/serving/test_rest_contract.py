@@ -27,7 +27,7 @@ def served(vec_versions, grades, echo):
                 status.state == 30 for name in models for status in states(name)
             )
 
-        assert server.versions.wait_until(are_available, 20)
+        assert server.versions.wait_until(are_available, 120)
         yield server.rest_port
 
 

@@ -21,7 +21,7 @@ def server(echo, vec_versions, grades, tmp_path_factory):
     tf.saved_model.save(model, str(folder / "1"), signatures={"generate": model.generate})
     models = {"echo": echo, "vec": vec_versions, "grades": grades, "writer": folder}
     with Server(models, port=0, rest_port=0) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         yield server
 
 
@@ -86,7 +86,7 @@ def test_the_time_of_requests_is_a_histogram(server, sample, predict, api, entry
             predict()
             predict(b"{")  # refusals are not timed
             return
-        with Client(f"127.0.0.1:{server.port}", "echo", timeout_s=20) as client:
+        with Client(f"127.0.0.1:{server.port}", "echo", timeout_s=120) as client:
             client.predict({"x": np.ones([1], np.float32)})
 
     labels = {"model_name": "echo", "API": api, "entrypoint": entrypoint}
@@ -102,7 +102,7 @@ def test_the_time_of_requests_is_a_histogram(server, sample, predict, api, entry
 def test_requests_over_grpc_are_counted(server, sample):
     def act():
         with (
-            Client(f"127.0.0.1:{server.port}", "vec", timeout_s=20) as client,
+            Client(f"127.0.0.1:{server.port}", "vec", timeout_s=120) as client,
             pytest.raises(ServingError),
         ):
             client.predict({}, "zzz")
@@ -170,7 +170,7 @@ def test_batches_and_the_wait_for_them_are_counted(echo, ask):
         max_batch_size=4, allowed_batch_sizes=(4,), thread_pool_name="counted"
     )
     with Server({"echo": echo}, port=0, rest_port=0, batching=parameters) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         answer = ask(server.rest_port, "POST", "/v1/models/echo:predict", {"instances": [1, 2, 3]})
         page = ask(server.rest_port, "GET", PATH)[1].decode().splitlines()
 

@@ -26,7 +26,7 @@ def serving(models, **options):
     options, threads = dict(options), options.pop("num_threads", None)
     rest = RestOptions(**{k: v for k, v in options.items() if k != "num_threads"})
     with Server(models, port=0, rest_port=0, rest=rest, num_threads=threads) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         yield server
 
 
@@ -45,11 +45,11 @@ def wait_for_running(server, number):
     def are_running():
         return sum(v.running for v in server.versions.statuses("gate")) == number
 
-    assert server.versions.wait_until(are_running, 20)
+    assert server.versions.wait_until(are_running, 120)
 
 
 def test_a_connection_is_kept_for_more_requests(port):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     for _ in range(3):
         connection.request("POST", PREDICT, ROW)
         assert connection.getresponse().read() == ANSWER
@@ -82,7 +82,7 @@ def test_a_body_beyond_the_limit_is_refused(port, ask, encoding):
 
 
 def test_chunks_beyond_the_limit_are_refused_as_they_come(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(
             b"POST "
             + PREDICT.encode()
@@ -97,7 +97,7 @@ def test_chunks_beyond_the_limit_are_refused_as_they_come(port):
 def test_a_body_that_does_not_come_is_given_up(echo):
     with (
         serving({"echo": echo}, body_timeout_s=0.05) as server,
-        socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.rest_port), timeout=120) as connection,
     ):
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
         connection.sendall(head.encode())
@@ -107,7 +107,7 @@ def test_a_body_that_does_not_come_is_given_up(echo):
 def test_slow_clients_hold_up_nobody(port, ask):
     with contextlib.ExitStack() as stack:
         for _ in range(100):
-            slow = socket.create_connection(("127.0.0.1", port), timeout=20)
+            slow = socket.create_connection(("127.0.0.1", port), timeout=120)
             stack.enter_context(slow)
             slow.sendall(b"POST /v1/models/echo:predict HTTP/1.1\r\nContent-Le")
         assert ask(port, "POST", PREDICT, ROW) == (200, ANSWER)
@@ -169,7 +169,7 @@ def test_random_bytes_are_no_end_of_the_server(port, ask, caplog):
     random_ = random.Random(7)
 
     for _ in range(100):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             start = random_.choice([b"", b"POST ", b"GET /v1/models/echo HTTP/1.1\r\n"])
             with contextlib.suppress(ConnectionError):
                 connection.sendall(start + random_.randbytes(300) + b"\r\n\r\n")
@@ -184,7 +184,7 @@ def test_random_bytes_are_no_end_of_the_server(port, ask, caplog):
     [("GET /" + "a" * 20_000, 400), ("GET /v1/models/%ff%00", 404), ("GET //v1/models/echo", 404)],
 )
 def test_an_odd_path_is_refused(port, line, status):
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert f" {status} ".encode() in connection.recv(4096)[:20]
 
@@ -194,7 +194,7 @@ def test_a_request_beyond_its_time_is_answered_and_stopped(tmp_path, gate_versio
     gate.touch()
     with (
         serving({"gate": gate_versions}, timeout_s=0.1, num_threads=1) as server,
-        Client(f"127.0.0.1:{server.port}", "gate", timeout_s=20) as client,
+        Client(f"127.0.0.1:{server.port}", "gate", timeout_s=120) as client,
     ):
         status, body = ask(server.rest_port, "POST", GATE, {"inputs": [str(never)]})
         # Were it not stopped, it would hold the only thread, which both ports share.
@@ -219,7 +219,7 @@ def test_more_requests_than_may_wait_are_refused_but_questions_are_answered(
         status = ask(server.rest_port, "GET", "/v1/models/gate")
         metrics = ask(server.rest_port, "GET", "/monitoring/prometheus/metrics")
         gate.touch()
-        assert running.result(20)[0] == 200
+        assert running.result(120)[0] == 200
     assert refused[0] == 503
     assert (status[0], metrics[0]) == (200, 200)
 
@@ -233,14 +233,14 @@ def test_a_waiting_request_whose_client_has_gone_is_not_run(tmp_path, gate_versi
         running = thread.submit(ask, server.rest_port, "POST", GATE, {"inputs": [str(first)]})
         wait_for_running(server, 1)
         body = json.dumps({"inputs": [str(never)]}).encode()
-        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as gone:
+        with socket.create_connection(("127.0.0.1", server.rest_port), timeout=120) as gone:
             head = f"POST {GATE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             gone.sendall(head.encode() + body)
             # What comes later on another connection has been seen after that.
             ask(server.rest_port, "GET", "/v1/models/gate")
         ask(server.rest_port, "GET", "/v1/models/gate")
         first.touch()
-        assert running.result(20)[0] == 200
+        assert running.result(120)[0] == 200
         # Had the second one been run, it would hold the only thread.
         assert ask(server.rest_port, "POST", GATE, {"inputs": [str(first)]})[0] == 200
 
@@ -254,28 +254,28 @@ def ask_until_refused(ask, port):
 def test_stopping_finishes_running_requests_and_refuses_new_ones(tmp_path, gate_versions, ask):
     gate = tmp_path / "open"
     server = Server({"gate": gate_versions}, port=0, rest_port=0).start()
-    server.wait_until_available(20)
+    server.wait_until_available(120)
 
     with futures.ThreadPoolExecutor(2) as threads:
         answer = threads.submit(ask, server.rest_port, "POST", GATE, {"inputs": [str(gate)]})
         wait_for_running(server, 1)
-        stopping = threads.submit(server.stop, 20)
+        stopping = threads.submit(server.stop, 600)
         ask_until_refused(ask, server.rest_port)
         gate.touch()
-        status, body = answer.result(20)
-        stopping.result(20)
+        status, body = answer.result(120)
+        stopping.result(120)
     assert status == 200
     assert b'"outputs": ' in body
 
 
 def test_stopping_waits_for_no_idle_connection(echo):
     server = Server({"echo": echo}, port=0, rest_port=0).start()
-    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=120) as connection:
         connection.sendall(b"GET /v1/models/echo HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(4096)
         stopping = threading.Thread(target=server.stop, args=[600])
         stopping.start()
-        stopping.join(20)
+        stopping.join(120)
         assert not stopping.is_alive()
         assert connection.recv(4096) == b""
 
@@ -283,7 +283,7 @@ def test_stopping_waits_for_no_idle_connection(echo):
 @pytest.mark.parametrize("cors", [True, False])
 def test_pages_of_other_sites_may_ask_only_if_they_are_let(echo, cors):
     with serving({"echo": echo}, cors=cors) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=120)
         connection.request("OPTIONS", PREDICT)
         asked = connection.getresponse()
         asked.read()
@@ -301,7 +301,7 @@ def test_more_rows_than_the_server_takes_are_refused(echo, grades, ask):
     limits = GrpcOptions(max_rows=2)
     models = {"echo": echo, "grades": grades}
     with Server(models, port=0, rest_port=0, grpc_options=limits) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         port = server.rest_port
         assert ask(port, "POST", PREDICT, {"instances": [1, 2]})[0] == 200
         refused = ask(port, "POST", PREDICT, {"instances": [1, 2, 3]})

@@ -73,7 +73,7 @@ def test_both_clients_have_the_same_calls():
 
 def test_many_calls_run_at_a_time_in_one_loop(ask):
     async def many(client):
-        await client.wait_until_available(20)
+        await client.wait_until_available(120)
         return await asyncio.gather(*(client.generate(f"p{i}") for i in range(50)))
 
     assert [g.text.split("|")[0] for g in ask(many)] == [f"p{i}" for i in range(50)]

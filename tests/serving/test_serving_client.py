@@ -111,7 +111,7 @@ def server(tmp_path_factory, vec_versions):
     with Server(models, port=0) as server:
         for model, version in (("echo", 1), ("plain", 1), ("vec", 2)):
             with Client(f"127.0.0.1:{server.port}", model, version=version) as client:
-                client.wait_until_available(20)
+                client.wait_until_available(120)
         yield server
 
 
@@ -120,7 +120,7 @@ def connect(server):
     """Makes clients of the server's models."""
     with contextlib.ExitStack() as open_clients:
         yield lambda model, **options: open_clients.enter_context(
-            Client(f"127.0.0.1:{server.port}", model, timeout_s=20, **options)
+            Client(f"127.0.0.1:{server.port}", model, timeout_s=120, **options)
         )
 
 
@@ -290,7 +290,7 @@ def test_an_error_says_what_there_is_instead(connect, model, version, signature,
 
 def test_waiting_for_a_model_that_failed_says_why(connect):
     with pytest.raises(ServingError, match="version 1 of empty failed to load: Specified") as why:
-        connect("empty").wait_until_available(20)
+        connect("empty").wait_until_available(120)
     assert why.value.code == Code.NOT_FOUND
 
 
@@ -330,7 +330,7 @@ def test_a_call_is_repeated_while_no_server_answers(tmp_path):
     ):
         asking = thread.submit(client.status)
         with Server({"vec": tmp_path / "vec"}, port=first.port):
-            assert "Could not find any versions of model vec" in str(asking.exception(20))
+            assert "Could not find any versions of model vec" in str(asking.exception(120))
 
 
 def test_a_closed_client_says_so():

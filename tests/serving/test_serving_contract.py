@@ -26,7 +26,7 @@ N = np.array([0, 1, 2], np.int32)
 def channel(vec_versions):
     vec = ServedModel(str(vec_versions), latest=3, labels={"stable": 2, "gone": 77})
     with Server({"vec": vec}, port=0) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield channel
 
@@ -42,7 +42,7 @@ def predict(channel, wait_for_three_versions):  # noqa: ARG001
         for name, value in inputs.items():
             proto = value if hasattr(value, "dtype") and not isinstance(value, np.ndarray) else None
             request.inputs[name].CopyFrom(proto or tf.make_tensor_proto(value))
-        return stub.Predict(request, timeout=20)
+        return stub.Predict(request, timeout=120)
 
     return predict
 
@@ -442,7 +442,7 @@ def polled(tmp_path_factory, vec_versions):
             told = server.versions.statuses("vec")
             return len(told) == 6 and {int(each.state) for each in told} <= {30, 50}
 
-        assert server.versions.wait_until(have_settled, 20), server.versions.statuses("vec")
+        assert server.versions.wait_until(have_settled, 120), server.versions.statuses("vec")
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield channel, base
 
@@ -478,7 +478,7 @@ def test_a_version_is_asked_for_by_its_number(polled, version, factor):
     request.inputs["x"].CopyFrom(tf.make_tensor_proto(X))
     request.inputs["n"].CopyFrom(tf.make_tensor_proto(N))
 
-    found = stub.Predict(request, timeout=20)
+    found = stub.Predict(request, timeout=120)
 
     np.testing.assert_array_equal(tf.make_ndarray(found.outputs["y"]), X * factor)
 

@@ -22,7 +22,7 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 def stub(vec_versions, grades):
     models = {"vec": ServedModel(str(vec_versions)), "grades": ServedModel(str(grades))}
     with Server(models, port=0) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
@@ -52,7 +52,7 @@ def classify(stub):
         request = classification_pb2.ClassificationRequest(
             model_spec={"name": "grades", **spec}, input=inputs() if sent is None else sent
         )
-        return stub.Classify(request, timeout=20)
+        return stub.Classify(request, timeout=120)
 
     return classify
 
@@ -63,7 +63,7 @@ def regress(stub):
         request = regression_pb2.RegressionRequest(
             model_spec={"name": "grades", **spec}, input=inputs() if sent is None else sent
         )
-        return stub.Regress(request, timeout=20)
+        return stub.Regress(request, timeout=120)
 
     return regress
 
@@ -78,7 +78,7 @@ def infer(stub):
             ],
             input=inputs() if sent is None else sent,
         )
-        return stub.MultiInference(request, timeout=20)
+        return stub.MultiInference(request, timeout=120)
 
     return infer
 

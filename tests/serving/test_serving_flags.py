@@ -75,15 +75,15 @@ def test_a_config_file_is_followed(tmp_path, vec_versions):
         wait_until_served(server, "a")
         # A base path that is not there yet holds up nothing.
         write_config(path, ("b", vec_versions, ""), ("c", tmp_path / "to_come", ""))
-        assert server.versions.wait_until(lambda: set(server.versions.models) == {"b", "c"}, 20)
+        assert server.versions.wait_until(lambda: set(server.versions.models) == {"b", "c"}, 120)
         write_config(path, ("b", vec_versions, ""))
         wait_until_served(server, "b")
         write_config(path, ("b", vec_versions, LABEL))
-        assert server.versions.wait_until(lambda: server.versions.models["b"].labels, 20)
+        assert server.versions.wait_until(lambda: server.versions.models["b"].labels, 120)
 
         with logged("changes nothing") as has_logged:
             write_config(path, ("b", vec_versions, ""), ("b", vec_versions, ""))
-            assert has_logged.wait(20)
+            assert has_logged.wait(120)
         assert set(server.versions.models) == {"b"}
 
 
@@ -129,7 +129,7 @@ def serve(arguments, ask):
     with futures.ThreadPoolExecutor(1) as thread:
         asking = thread.submit(ask_then_terminate)
         assert cli.main(["serve", *arguments]) == 0
-        return asking.result(20)
+        return asking.result(120)
 
 
 def test_the_command_line_of_the_stock_server_works(tmp_path, vec_versions, capfd, monkeypatch):
@@ -146,7 +146,7 @@ def test_the_command_line_of_the_stock_server_works(tmp_path, vec_versions, capf
 
     def ask():
         with Client(f"127.0.0.1:{port}", "vec") as client:
-            client.wait_until_available(20)
+            client.wait_until_available(120)
             return {told.version for told in client.status()}
 
     arguments = [
@@ -181,14 +181,14 @@ def test_rest_metrics_and_batching_come_with_their_flags(tmp_path, vec_versions,
 
     def ask():
         with Client(f"127.0.0.1:{port}", "default") as client:
-            client.wait_until_available(20)
+            client.wait_until_available(120)
             three = {"x": np.ones([3, 2], np.float32), "n": np.ones([3], np.int32)}
             with pytest.raises(ServingError, match="larger than maximum input batch size 2"):
                 client.predict(three)
-        with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/metrics", timeout=20) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/metrics", timeout=120) as page:
             metrics = page.read().decode()
         url = f"http://127.0.0.1:{rest_port}/v1/models/default"
-        with urllib.request.urlopen(url, timeout=20) as page:
+        with urllib.request.urlopen(url, timeout=120) as page:
             return metrics, json.load(page)
 
     metrics, status = serve(
@@ -217,7 +217,7 @@ def test_what_clients_send_is_logged_only_when_asked_for(
 
     def send():
         with Client(f"127.0.0.1:{port}", "default") as client:
-            client.wait_until_available(20)
+            client.wait_until_available(120)
             client.predict({"text": ["a secret"]}, "opt")
             with pytest.raises(ServingError):
                 client.predict({"text": ["a secret"], "seed": np.array(["a secret"])}, "opt")
@@ -236,7 +236,7 @@ def test_a_base_path_of_the_stock_servers_flags_is_named_default(vec_versions, m
 
     def ask():
         with Client(f"127.0.0.1:{port}", "default") as client:
-            client.wait_until_available(20)
+            client.wait_until_available(120)
             return client.status()[0].version
 
     assert serve([f"--port={port}", f"--model_base_path={vec_versions}"], ask) == 3

@@ -36,7 +36,7 @@ def pem(name):
 
 def check(channel, service=""):
     stub = health_pb2_grpc.HealthStub(channel)
-    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=20).status
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=120).status
 
 
 def vec_request(rows=1, **spec):
@@ -48,7 +48,7 @@ def vec_request(rows=1, **spec):
 
 def refusal(call, *args, **kwargs):
     with pytest.raises(grpc.RpcError) as refused:
-        call(*args, timeout=20, **kwargs)
+        call(*args, timeout=120, **kwargs)
     return refused.value.code().name, refused.value.details()
 
 
@@ -143,18 +143,18 @@ def test_a_unix_socket_answers_beside_the_port(tmp_path, vec_versions):
     with Server(
         {"vec": vec_versions}, port=0, grpc_options=GrpcOptions(socket_path=str(path))
     ) as s:
-        s.wait_until_available(20)
+        s.wait_until_available(120)
         for address in (f"unix:{path}", f"127.0.0.1:{s.port}"):
             with grpc.insecure_channel(address) as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                assert stub.Predict(vec_request(), timeout=20).outputs["y"].float_val[0] == 3
+                assert stub.Predict(vec_request(), timeout=120).outputs["y"].float_val[0] == 3
 
 
 def test_a_message_that_is_too_large_is_refused(vec_versions):
     options = GrpcOptions(max_message_bytes=10_000)
 
     with Server({"vec": vec_versions}, port=0, grpc_options=options) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             code, details = refusal(stub.Predict, vec_request(rows=2000))
@@ -173,7 +173,7 @@ def test_a_request_for_too_many_rows_is_refused(vec_versions, grades):
     )
 
     with Server(models, port=0, grpc_options=GrpcOptions(max_rows=4)) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             assert refusal(stub.Predict, vec_request(rows=5)) == expected
@@ -184,7 +184,7 @@ def test_a_request_for_too_many_rows_is_refused(vec_versions, grades):
                 input={"example_list_with_context": examples["example_list"]},
             )
             assert refusal(stub.MultiInference, several) == expected
-            assert stub.Predict(vec_request(rows=4), timeout=20).outputs["y"].float_val[0] == 3
+            assert stub.Predict(vec_request(rows=4), timeout=120).outputs["y"].float_val[0] == 3
 
 
 def test_requests_beyond_the_bound_are_refused_at_once_but_probes_are_answered(
@@ -200,17 +200,17 @@ def test_requests_beyond_the_bound_are_refused_at_once_but_probes_are_answered(
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         futures.ThreadPoolExecutor(3) as threads,
     ):
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         # Of three at the same time one is refused while none of them can be answered.
-        calls = [stub.Predict.future(request, timeout=20) for _ in range(3)]
+        calls = [stub.Predict.future(request, timeout=120) for _ in range(3)]
         done, _ = futures.wait(
             [threads.submit(call.exception) for call in calls], return_when="FIRST_COMPLETED"
         )
         assert {each.result().code().name for each in done} == {"RESOURCE_EXHAUSTED"}
         assert check(channel) == SERVING
         asked = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "gate"})
-        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked, timeout=20)
+        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked, timeout=120)
         assert status.model_version_status[0].state == State.AVAILABLE
         gate.touch()
         assert sorted(call.exception() is None for call in calls) == [False, True, True]
@@ -220,7 +220,7 @@ def test_channel_arguments_reach_grpc(vec_versions):
     options = GrpcOptions(channel_arguments={"grpc.max_receive_message_length": 1000})
 
     with Server({"vec": vec_versions}, port=0, grpc_options=options) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             assert refusal(stub.Predict, vec_request(rows=500))[0] == "RESOURCE_EXHAUSTED"
@@ -248,7 +248,7 @@ def test_health_says_whether_every_model_answers(tmp_path, vec_versions, publish
             )[0]
             == "NOT_FOUND"
         )
-        server.stop(20)
+        server.stop(600)
         assert [told.status for told in watch] == [NOT_SERVING]
 
 
@@ -258,7 +258,7 @@ def test_a_health_watch_does_not_hold_up_a_server_that_stops():
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(3)]
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=120) for _ in range(3)]
         first = [(next(watch).status, watch) for watch in watches]
         server.stop(600)
         last = [[status, *(told.status for told in watch)][-1] for status, watch in first]
@@ -279,7 +279,7 @@ def test_reflection_names_the_services_and_their_messages():
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        listed, described = stub.ServerReflectionInfo(iter(requests), timeout=20)
+        listed, described = stub.ServerReflectionInfo(iter(requests), timeout=120)
 
     names = {service.name for service in listed.list_services_response.service}
     assert names == {

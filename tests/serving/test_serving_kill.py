@@ -98,7 +98,7 @@ def test_an_export_that_is_killed_shows_no_client_half_a_model(
     is_over = threading.Event()
 
     def hammer():
-        with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=20, retries=0) as client:
+        with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=120, retries=0) as client:
             answers = set()
             while not is_over.is_set():
                 answers.add(client.predict(X)["y"].tolist()[0][0])
@@ -113,7 +113,7 @@ def test_an_export_that_is_killed_shows_no_client_half_a_model(
         )
 
     with Server(models, port=0, poll_s=0.02) as server, futures.ThreadPoolExecutor(1) as thread:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         answers = thread.submit(hammer)
         try:
             for moment in MOMENTS:
@@ -126,8 +126,8 @@ def test_an_export_that_is_killed_shows_no_client_half_a_model(
             look()
         finally:
             is_over.set()
-        assert answers.result(20) <= {1.0, 2.0}
-        with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=20) as client:
+        assert answers.result(120) <= {1.0, 2.0}
+        with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=120) as client:
             assert client.predict(X)["y"].tolist() == [[2, 2]]
         assert {told.version for told in server.versions.statuses("vec")} == {1, 2}
     left = [path.name for path in base.iterdir() if not path.name.isdecimal()]
@@ -146,9 +146,9 @@ def test_a_plain_copy_that_is_cut_ends_with_its_error_and_the_old_version_answer
 
     with (
         Server([base], port=0, poll_s=0.02) as server,
-        Client(f"127.0.0.1:{server.port}", "vec", timeout_s=20) as client,
+        Client(f"127.0.0.1:{server.port}", "vec", timeout_s=120) as client,
     ):
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         publish(tmp_path / "half", base / "2")
         assert server.versions.wait_until(
             lambda: [told[:2] for told in server.versions.statuses("vec")] == [(2, 50), (1, 30)], 20

@@ -119,7 +119,7 @@ def malformed(count, seed):
 def outcome(channel, method, data):
     """The code, and the details if there is an error."""
     try:
-        channel.unary_unary(method)(data, timeout=20)
+        channel.unary_unary(method)(data, timeout=120)
     except grpc.RpcError as error:
         return error.code(), error.details()
     return grpc.StatusCode.OK, ""
@@ -128,12 +128,12 @@ def outcome(channel, method, data):
 @pytest.fixture(scope="module", params=[None, BatchingParameters()], ids=["plain", "batching"])
 def server(request, vec_versions):
     with Server({"vec": vec_versions}, port=0, batching=request.param) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         yield server
 
 
 def assert_it_answers(server):
-    with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=20) as client:
+    with Client(f"127.0.0.1:{server.port}", "vec", timeout_s=120) as client:
         inputs = {"x": np.ones([1, 2], np.float32), "n": np.array([1], np.int32)}
         assert client.predict(inputs)["y"].tolist() == [[3, 3]]
 
@@ -173,6 +173,6 @@ def test_bytes_that_are_no_grpc_do_not_disturb_the_server(server):
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     frames = [preface + chance.randbytes(200) for _ in range(20)]
     for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + chance.randbytes(100), *frames):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
             connection.sendall(data)
     assert_it_answers(server)

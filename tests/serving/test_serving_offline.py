@@ -53,7 +53,7 @@ def files(tmp_path):
 @pytest.fixture
 def answer(server, files):
     def answer(model="echo", **options):
-        with Client(f"127.0.0.1:{server.port}", model, timeout_s=20) as client:
+        with Client(f"127.0.0.1:{server.port}", model, timeout_s=120) as client:
             return answer_file(client, files.source, files.target, **options)
 
     return answer

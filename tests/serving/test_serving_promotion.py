@@ -46,7 +46,7 @@ def serving(path):
     models = ConfigFile(path, label_rule=LabelRule.NEW).models
     options = VersionOptions(label_rule=LabelRule.NEW)
     with Server(models, port=0, poll_s=0.02, version_options=options) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         yield server
 
 

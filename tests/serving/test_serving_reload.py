@@ -31,7 +31,7 @@ class Stubs:
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
         self._predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def reload(self, *entries, timeout=20, platform='model_platform: "tensorflow"'):
+    def reload(self, *entries, timeout=120, platform='model_platform: "tensorflow"'):
         """Sends a config of these entries, each in text form."""
         request = model_management_pb2.ReloadConfigRequest()
         request.config.model_config_list.SetInParent()
@@ -41,7 +41,7 @@ class Stubs:
         return self._models.HandleReloadConfigRequest(request, timeout=timeout)
 
     def send(self, request):
-        return self._models.HandleReloadConfigRequest(request, timeout=20)
+        return self._models.HandleReloadConfigRequest(request, timeout=120)
 
     def states(self, name):
         request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": name})
@@ -54,20 +54,20 @@ class Stubs:
         def states():
             return {f"v{t.version}": int(t.state) for t in self.server.versions.statuses(name)}
 
-        assert self.server.versions.wait_until(lambda: states() == expected, 20), states()
+        assert self.server.versions.wait_until(lambda: states() == expected, 120), states()
 
     def factor(self, name, **spec):
         """What the version that answers multiplies by."""
         request = predict_pb2.PredictRequest(model_spec={"name": name, **spec})
         request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones([1, 2], np.float32)))
         request.inputs["n"].CopyFrom(tf.make_tensor_proto([1], tf.int32))
-        return self._predictions.Predict(request, timeout=20).outputs["y"].float_val[0]
+        return self._predictions.Predict(request, timeout=120).outputs["y"].float_val[0]
 
 
 @contextlib.contextmanager
 def serving(models, **options):
     with Server(models, port=0, poll_s=0.02, **options) as server:
-        server.wait_until_available(20)
+        server.wait_until_available(120)
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Stubs(server, channel)
 

@@ -114,7 +114,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if answer is None:  # it hangs in the middle of an answer
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
-            self.server.end.wait(20)
+            self.server.end.wait(120)
             self.close_connection = True
             return
         status, content = answer
@@ -222,7 +222,7 @@ def test_status_lists_versions_and_waiting_ends_with_the_first_that_is_available
     server.answers[MODEL] = [(404, {"error": "not yet"}), told("LOADING"), told("AVAILABLE")]
     client = connect()
 
-    client.wait_until_available(20)
+    client.wait_until_available(120)
 
     assert len(server.asked) == 3
     assert client.status() == [
@@ -294,7 +294,7 @@ def test_a_deadline_holds_in_the_middle_of_an_answer(server, connect):
 
 def test_closing_a_client_ends_what_it_waits_for(server):
     server.answers[MODEL] = [None]
-    client, said = Client(server.address, "gpt", timeout_s=20), []
+    client, said = Client(server.address, "gpt", timeout_s=120), []
 
     def ask():
         with pytest.raises(ServingError) as ended:
@@ -306,7 +306,7 @@ def test_closing_a_client_ends_what_it_waits_for(server):
     while not server.asked:
         pass
     client.close()
-    thread.join(20)
+    thread.join(120)
 
     assert said == [Code.CANCELLED]
     with pytest.raises(ServingError, match="the client is closed"):
@@ -315,7 +315,7 @@ def test_closing_a_client_ends_what_it_waits_for(server):
 
 @pytest.mark.parametrize("moment", ["connect", "request", "getresponse"])
 def test_a_client_may_be_closed_at_any_moment_of_a_call(server, monkeypatch, moment):
-    client = Client(server.address, "gpt", timeout_s=20)
+    client = Client(server.address, "gpt", timeout_s=120)
     step = getattr(http.client.HTTPConnection, moment)
 
     def closed_before(connection, *arguments):

@@ -38,7 +38,7 @@ def wait_for(versions, name, **expected):
     def states():
         return {f"v{told.version}": told.state.name for told in versions.statuses(name)}
 
-    assert versions.wait_until(lambda: states() == expected, 20), states()
+    assert versions.wait_until(lambda: states() == expected, 120), states()
 
 
 def wait_for_a_full_look(versions, publish, source, base_path):
@@ -410,7 +410,7 @@ def test_waiting_ends_early_with_the_error_of_a_model_that_cannot_come(tmp_path)
         watching(vec=tmp_path / "vec") as versions,
         pytest.raises(ServingError, match=r"vec version 1 failed to load: Specified file path"),
     ):
-        versions.wait_until_available(20)
+        versions.wait_until_available(120)
 
 
 def test_waiting_gives_up_naming_the_models(tmp_path):
