@@ -203,7 +203,7 @@ def _sum_over_two(task: int, number: int) -> tf.Tensor:
         )  # fmt: skip
 
 
-def _fastest(compute, cores: int = 0) -> float:
+def _fastest(compute, cores: float = 0) -> float:
     """Seconds of the fastest of some calls, if all threads had a core to themselves.
 
     In CPU time, because other work on the machine takes nothing away from what it can do.
