@@ -313,16 +313,24 @@ def test_closing_a_client_ends_what_it_waits_for(server):
         client.status()
 
 
-@pytest.mark.parametrize("moment", ["connect", "request", "getresponse"])
-def test_a_client_may_be_closed_at_any_moment_of_a_call(server, monkeypatch, moment):
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        (http.client.HTTPConnection, "connect"),
+        (http.client.HTTPConnection, "request"),
+        (http.client.HTTPConnection, "getresponse"),
+        (http.client.HTTPResponse, "close"),
+    ],
+)
+def test_a_client_may_be_closed_at_any_moment_of_a_call(server, monkeypatch, kind, moment):
     client = Client(server.address, "gpt", timeout_s=120)
-    step = getattr(http.client.HTTPConnection, moment)
+    step = getattr(kind, moment)
 
-    def closed_before(connection, *arguments):
+    def closed_before(self, *arguments):
         client.close()
-        return step(connection, *arguments)
+        return step(self, *arguments)
 
-    monkeypatch.setattr(http.client.HTTPConnection, moment, closed_before)
+    monkeypatch.setattr(kind, moment, closed_before)
     with pytest.raises(ServingError) as ended:
         client.status()
 

@@ -180,8 +180,9 @@ class Rest(Transport):
             with self._lock:
                 if not self.is_closed:
                     self._idle.append(connection)
-            if self.is_closed:
+            if self.is_closed:  # whose calls have no answer, also where it came just before
                 self._forget(connection)
+                raise ConnectionAbortedError("the client was closed.")
             return response.status, content
 
     def _forget(self, connection: _Connection) -> None:
