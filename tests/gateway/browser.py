@@ -57,7 +57,8 @@ class Tab:
                 self.complaints.append(message["params"]["exceptionDetails"])
             elif message.get("method") == "Log.entryAdded":
                 entry = message["params"]["entry"]
-                if entry["source"] != "network":  # a refusal, or a gateway that was stopped
+                # Of the network: a refusal, or a gateway that was stopped. Below a warning: advice.
+                if entry["source"] != "network" and entry["level"] in ("warning", "error"):
                     self.complaints.append(entry)
 
     def open(self, url):
