@@ -42,7 +42,7 @@ class EntryMemory:
         """As of `SlotMemory`: all that they have in common."""
         return common
 
-    def read(self, values, slots, count, entries) -> Any:  # noqa: ARG002 - so many and more
+    def read(self, values, slots, count, entries, num_source_tokens=None) -> Any:  # noqa: ARG002 - so many and more
         """As of `SlotMemory`.
 
         Returns:

@@ -45,6 +45,8 @@ class GraphVariable(NamedTuple):
 class SlotMemory(Protocol):
     """The memory of s slots: entries by position (`EntryMemory`), or states (`StateMemory`).
 
+    Tokens are those of the text that a decoder writes, with what it reads before it writes.
+
     Attributes:
         variables: That hold it.
         read_at_once: Prompts are read in multiples of so many tokens.
@@ -62,7 +64,7 @@ class SlotMemory(Protocol):
             num_read: int32[s], tokens of each slot that were read.
         """
 
-    def read(self, values, slots, count, entries) -> Any:
+    def read(self, values, slots, count, entries, num_source_tokens=None) -> Any:
         """What was remembered in some slots, as the model takes it.
 
         Args:
@@ -72,6 +74,8 @@ class SlotMemory(Protocol):
                 written to the end of, or as that call began with; or 0.
             entries: int32 scalar above all positions of these tokens and of those that will be
                 read; a multiple of that of `rounded_up`.
+            num_source_tokens: int32[b], tokens of the source that each text is written behind;
+                nothing to a model without sources.
         """
 
     def write(self, values, state, slots, begin, end) -> list[tf.Operation]:

@@ -42,7 +42,7 @@ class StateMemory:
         """As of `SlotMemory`: all that was read, or nothing."""
         return tf.where(common == num_read, common, 0)
 
-    def read(self, values, slots, count, entries) -> Any:  # noqa: ARG002 - the state has one size
+    def read(self, values, slots, count, entries, num_source_tokens=None) -> Any:  # noqa: ARG002 - the state has one size
         """As of `SlotMemory`.
 
         Returns:

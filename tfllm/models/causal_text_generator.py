@@ -2,12 +2,9 @@
 
 import tensorflow as tf
 
-from tfllm import contract
 from tfllm.decoding import Text
 from tfllm.models.preprocessor import require_language_model_tokenizer
-from tfllm.models.sessions import Sessions
 from tfllm.models.start import Start
-from tfllm.models.text_functions import with_defaults
 from tfllm.models.text_generator import TextGenerator
 
 
@@ -17,30 +14,30 @@ class CausalTextGenerator(TextGenerator):
     Args:
         model: See `TextGenerator`.
         tokenizer: See `TextGenerator`.
-        sessions: Texts that stay in the server from one call to the next, for the signatures
-            `contract.SESSION_SIGNATURES`; 0 = none.
-        session_timeout_s: A text that no call was about for so long may lose its place to another.
         **options: Of `TextGenerator`.
 
     Raises:
-        UserError: the tokenizer has more tokens than the model, or no begin or end of a text, or
-            the model cannot have sessions.
+        UserError: the tokenizer has more tokens than the model, or no begin or end of a text.
     """
 
     task = "causal_lm"
 
-    def __init__(self, model, tokenizer, *, sessions=0, session_timeout_s=60.0, **options):
+    written_name = "the prompt with what was generated"
+
+    def __init__(self, model, tokenizer, **options):
         require_language_model_tokenizer(tokenizer, model.backbone.vocabulary_size)
         super().__init__(model, tokenizer, **options)
-        self.sessions = Sessions(self, sessions, session_timeout_s) if sessions else None
-        if self.sessions:
-            self.signatures = self.signatures | with_defaults(
-                contract.SESSION_SIGNATURES, self.defaults
-            )
 
-    def function(self, signature_name):
-        of_sessions = signature_name in contract.SESSION_SIGNATURES
-        return getattr(self.sessions if of_sessions else self, signature_name)
+    @property
+    def decoder(self):
+        return self.model
+
+    @property
+    def most_tokens(self):
+        return self.context_length
+
+    def with_begin(self, ids):
+        return ids, tf.zeros([ids.nrows(tf.int32)], tf.int32)
 
     def read(self, texts):
         ids = tf.cast(self.tokenizer.tokenize(texts), tf.int32)
@@ -65,31 +62,3 @@ class CausalTextGenerator(TextGenerator):
 
     def finish(self, raw):
         return self.tokenizer.finish_text(raw)
-
-    def requests(self):
-        requests = super().requests()
-        if self.sessions is None:
-            return requests
-        # The last two slots at most, in the order in which a new server gives them.
-        leases = ["one", "two"][: self.sessions.num_slots]
-        some = self.some_text(min(12, self.context_length // 4))
-        prompts = [some, some[:1]][: len(leases)]
-        slots = [*range(len(leases))]
-        row = {"slot": slots, "lease": leases}
-        zero = [0] * len(leases)
-        return [
-            *requests,
-            (contract.PREFILL, {"prompt": prompts, "lease": leases}),
-            (contract.DECODE, {**row, "position": zero, "max_tokens": [4]}),
-            (contract.RELEASE, row),
-        ]
-
-    def metadata(self):
-        known = super().metadata()
-        if self.sessions is None:
-            return known
-        return known | {
-            "sessions": self.sessions.num_slots,
-            "session_timeout_s": self.sessions.timeout_s,
-            "session_bytes": self.sessions.num_bytes,
-        }

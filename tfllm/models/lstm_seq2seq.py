@@ -22,7 +22,7 @@ from tfllm.layers import (
 )
 from tfllm.models.branches import branches, of_parents
 from tfllm.models.lstm_encoder import require_even
-from tfllm.models.seq2seq_backbone import seq2seq_inputs
+from tfllm.models.seq2seq_backbone import DecoderState, seq2seq_inputs
 from tfllm.models.seq2seq_lm import Seq2SeqLM
 from tfllm.models.seq2seq_preprocessor import Seq2SeqLMPreprocessor
 from tfllm.models.sizes import require_sizes
@@ -50,7 +50,8 @@ class AttentiveLSTM(keras.layers.Layer):
         x: float[b, t, m].
         memory: float[b, s, m]. Or what `attention.project` made of it: then `x` may have n rows of
             one position for each of the memory's, side by side (beams).
-        memory_mask: bool[b, t or 1, s], True where a position may look.
+        memory_mask: bool[b, t or 1, s], True where a position may look; beside what
+            `attention.project` made, float32[b, 1, 1, s] that `unseen` made of it.
         states: One `LSTMState` per layer, or None for zeros.
         starts: bool[b, t], True where a target begins: the states before it are forgotten; or None.
         lengths: int32[b], positions that count for the states returned; None = all.
@@ -110,7 +111,7 @@ class AttentiveLSTM(keras.layers.Layer):
         seen = self.attention.look(
             tf.reshape(x, [-1, self.units]),
             memory,
-            unseen(mask),
+            mask,
             rows,
             texts * tf.shape(x)[1],
         )
@@ -294,14 +295,16 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
 
     def decode(self, token_ids, memories, memory_mask):
         """One pass over whole targets, one in each row: as of `Seq2SeqBackbone`."""
-        return self._read(token_ids, memories, memory_mask)[0]
+        return self._read(token_ids, memories, unseen(memory_mask))[0]
+
+    obeys_lengths = True  # of `NewTokens`
 
     def begin(self, prompt, lengths, memories, memory_mask):
         """As of `Seq2SeqBackbone`, but all but the last tokens are read at once."""
-        before = lengths - 1
-        _, states = self._read(prompt, memories, memory_mask, lengths=before)
+        before, scores = lengths - 1, unseen(memory_mask)
+        _, states = self._read(prompt, memories, scores, lengths=before)
         last = tf.gather(prompt, before[:, None], batch_dims=1)
-        return Beginning(last, before, (branches(states), tuple(memories), memory_mask))
+        return Beginning(last, before, DecoderState(branches(states), tuple(memories), scores))
 
     def grow(self, state, entries, length):  # noqa: ARG002 - the state has one size
         """As of `Seq2SeqBackbone`."""
@@ -310,15 +313,20 @@ class LSTMSeq2SeqBackbone(keras_hub.models.Backbone):
     def step(self, new: NewTokens, state):
         """Reads new tokens: as of `Seq2SeqBackbone`."""
         rows = tf.shape(new.token_ids)[0]
-        states, *memory = state
+        token_ids = new.token_ids if new.lengths is not None else tf.reshape(new.token_ids, [-1, 1])
         x, states = self._read(
-            tf.reshape(new.token_ids, [-1, 1]), *memory, states=of_parents(states, new)
+            token_ids,
+            state.memories,
+            state.memory_scores,
+            states=of_parents(state.written, new),
+            lengths=new.lengths,
         )
-        return tf.squeeze(x, 1), (branches(states, rows), *memory)
+        x = tf.reshape(x, [-1, self.hidden_dim])
+        return x, state._replace(written=branches(states, rows))
 
-    def _read(self, token_ids, memories, memory_mask, **state):
+    def _read(self, token_ids, memories, scores, **state):
         x = self._embed(self.token_embedding, token_ids)
-        return self.decoder(x, *memories, memory_mask=memory_mask, **state)
+        return self.decoder(x, *memories, memory_mask=scores, **state)
 
     def get_config(self):
         names = (

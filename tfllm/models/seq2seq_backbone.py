@@ -1,6 +1,6 @@
 """What encoder–decoder backbones share: the four inputs, and the ways through the two stacks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import keras_hub
@@ -18,6 +18,20 @@ from tfllm.layers import (
     padding_mask,
     unseen,
 )
+
+
+class DecoderState(NamedTuple):
+    """What the decoder of every encoder–decoder backbone remembers.
+
+    Attributes:
+        written: A nest of what the decoder has of its own text.
+        memories: Of the source: a `KVCache` float[b, h, s, d] for each layer that looks at it.
+        memory_scores: float32[b, 1, 1, s], what keeps scores out where no source is: `unseen`.
+    """
+
+    written: Any
+    memories: tuple[KVCache, ...]
+    memory_scores: tf.Tensor
 
 
 def seq2seq_inputs() -> dict[str, keras.KerasTensor]:
@@ -167,12 +181,12 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         """
         rows = tf.shape(prompt)[0]
         caches = tuple(block.attention.empty_cache(rows) for block in self.decoder_blocks)
-        state = _State(caches, tuple(memories), unseen(memory_mask))
+        state = DecoderState(caches, tuple(memories), unseen(memory_mask))
         return Beginning(prompt, tf.zeros([rows], tf.int32), state)
 
     def grow(self, state, entries, length):  # noqa: ARG002 - entries are all there is
         """As of `tfllm.decoding.Decodable`."""
-        return state._replace(caches=tuple(grow(cache, entries) for cache in state.caches))
+        return state._replace(written=tuple(grow(cache, entries) for cache in state.written))
 
     def step(self, new: NewTokens, state):
         """Reads new tokens: as of `tfllm.decoding.Decodable`, but
@@ -186,16 +200,10 @@ class Seq2SeqBackbone(keras_hub.models.Backbone):
         window = Window.of(new.start, new.visible, self.decoder_blocks[0].num_heads, bias)
         after = []
         for block, cache, memory in zip(
-            self.decoder_blocks, state.caches, state.memories, strict=True
+            self.decoder_blocks, state.written, state.memories, strict=True
         ):
             x, cache = block.extend(
                 x, window, cache, memory=memory, memory_scores=state.memory_scores
             )
             after.append(cache)
-        return self.finish_target(x), state._replace(caches=tuple(after))
-
-
-class _State(NamedTuple):
-    caches: tuple[KVCache, ...]  # of what is written, for each block
-    memories: tuple[KVCache, ...]  # of the source, for each block
-    memory_scores: tf.Tensor  # float32[b, 1, 1, s], as of `unseen`
+        return self.finish_target(x), state._replace(written=tuple(after))

@@ -17,26 +17,15 @@ from tfllm.models.seq2seq_text_generator import Seq2SeqTextGenerator
 from tfllm.models.task import Task
 
 
-class Reading:
-    """Sources that were read once: what the decode loop steps through.
-
-    A `tfllm.decoding.Decodable` in which all beams of a source look at the same memory.
+class Writing:
+    """The decoder, whoever read its sources.
 
     Args:
         backbone: A `Seq2SeqBackbone`, or one that can be called alike.
-        token_ids: int32[b, s], sources.
-        lengths: int32[b], tokens of each.
     """
 
-    def __init__(self, backbone, token_ids, lengths):
+    def __init__(self, backbone):
         self._backbone = backbone
-        present = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
-        self._memories = backbone.project(backbone.encode(token_ids, present))
-        self._mask = padding_mask(present)
-
-    def begin(self, prompt, lengths):
-        """As of `tfllm.decoding.Decodable`, of beginnings of targets."""
-        return self._backbone.begin(prompt, lengths, self._memories, self._mask)
 
     def grow(self, state, entries, length):
         """As of `tfllm.decoding.Decodable`."""
@@ -47,13 +36,38 @@ class Reading:
         hidden, state = self._backbone.step(new, state)
         return self.logits(wanted(hidden, new)), state
 
-    def hidden_states(self, token_ids):
-        """float[b, t, m], after each of int32[b, t], which begin at position 0."""
-        return self._backbone.decode(token_ids, self._memories, self._mask)
-
     def logits(self, hidden):
         """float32[..., v] of hidden states float[..., m]."""
         return self._backbone.logits(hidden)
+
+
+class Reading(Writing):
+    """Sources that were read once: what the decode loop steps through.
+
+    A `tfllm.decoding.Decodable` in which all beams of a source look at the same memory.
+
+    Args:
+        backbone: A `Seq2SeqBackbone`, or one that can be called alike.
+        token_ids: int32[b, s], sources.
+        lengths: int32[b], tokens of each.
+
+    Attributes:
+        memories: What the decoder's layers look at: a `KVCache` float[b, h, s, d] for each.
+    """
+
+    def __init__(self, backbone, token_ids, lengths):
+        super().__init__(backbone)
+        present = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
+        self.memories = backbone.project(backbone.encode(token_ids, present))
+        self._mask = padding_mask(present)
+
+    def begin(self, prompt, lengths):
+        """As of `tfllm.decoding.Decodable`, of beginnings of targets."""
+        return self._backbone.begin(prompt, lengths, self.memories, self._mask)
+
+    def hidden_states(self, token_ids):
+        """float[b, t, m], after each of int32[b, t], which begin at position 0."""
+        return self._backbone.decode(token_ids, self.memories, self._mask)
 
 
 class Seq2SeqLM(Task, GeneratorCalls, keras_hub.models.Seq2SeqLM):
@@ -111,6 +125,10 @@ class Seq2SeqLM(Task, GeneratorCalls, keras_hub.models.Seq2SeqLM):
 
     def text(self, **options):
         return Seq2SeqTextGenerator(self, self._tokenizer(), **options)
+
+    def writing(self) -> Writing:
+        """The decoder, for sources that were read before."""
+        return Writing(self.backbone)
 
     def reading(self, token_ids, lengths) -> Reading:
         """Reads int32[b, s] sources, of int32[b] tokens each."""

@@ -19,6 +19,7 @@ class Seq2SeqTextGenerator(TextGenerator):
     """
 
     task = "seq2seq_lm"
+    written_name = "what was generated, with its begin,"
 
     def __init__(self, model, tokenizer, **options):
         require_seq2seq_tokenizer(tokenizer, model.backbone)
@@ -30,13 +31,26 @@ class Seq2SeqTextGenerator(TextGenerator):
     def tokenize_completion(self, texts):
         return self.model.preprocessor.target_ids(texts)
 
+    @property
+    def decoder(self):
+        return self.model.writing()
+
+    @property
+    def most_tokens(self):
+        return 2 * self.context_length
+
+    def with_begin(self, ids):
+        return tf.concat([ids, self._begin_of(ids)], 1), tf.cast(ids.row_lengths(), tf.int32)
+
+    def _begin_of(self, ids):
+        return tf.fill([ids.nrows(tf.int32), 1], self.model.preprocessor.start_id)
+
     def start(self, ids, completions=None):
         most = self.context_length
         source = Text(*self.dense(ids, most))
         reading = self.model.reading(*source)
-        rows = ids.nrows(tf.int32)
-        begin = tf.fill([rows, 1], self.model.preprocessor.start_id)
-        prompt, lengths = begin, tf.ones([rows], tf.int32)
+        prompt = begin = self._begin_of(ids)
+        lengths = tf.ones_like(begin[:, 0])
         if completions is not None:
             written, counts = self.dense(completions, most)
             prompt, lengths = tf.concat([begin, written], 1), 1 + counts

@@ -17,7 +17,7 @@ from tfllm.models.text_functions import first_error
 from tfllm.tokenizers.utf8 import valid_utf8_in_graph
 
 if TYPE_CHECKING:
-    from tfllm.models.causal_text_generator import CausalTextGenerator
+    from tfllm.models.text_generator import TextGenerator
 
 
 class Asked(NamedTuple):
@@ -26,13 +26,15 @@ class Asked(NamedTuple):
     Attributes:
         error: string[b], what is wrong with each.
         length: int32[b], tokens of each prompt, of a wrong one too.
-        tokens, num_prompt_tokens, count, ended, limit, stop, biases: As of `Slots`.
+        tokens, num_prompt_tokens, num_source_tokens, count, ended, limit, stop, biases: As of
+            `Slots`.
     """
 
     error: tf.Tensor
     length: tf.Tensor
     tokens: tf.Tensor
     num_prompt_tokens: tf.Tensor
+    num_source_tokens: tf.Tensor
     count: tf.Tensor
     ended: tf.Tensor
     limit: tf.Tensor
@@ -41,12 +43,14 @@ class Asked(NamedTuple):
 
     def fields(self) -> dict[str, Any]:
         """What slots keep of them."""
-        names = ("tokens", "num_prompt_tokens", "count", "ended", "limit", "stop")
+        names = (
+            "tokens", "num_prompt_tokens", "num_source_tokens", "count", "ended", "limit", "stop"
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names} | self.biases._asdict()
 
 
 def texts_asked_for(  # noqa: PLR0913 - the inputs of a signature
-    text: CausalTextGenerator,
+    text: TextGenerator,
     prompt,
     lease,
     generated,
@@ -77,7 +81,9 @@ def texts_asked_for(  # noqa: PLR0913 - the inputs of a signature
     ids = text.read(texts)
     lengths = tf.cast(ids.row_lengths(), tf.int32)
     count = tf.reduce_sum(tf.cast(generated != contract.PADDING, tf.int32), -1)
-    room = most - lengths + 1
+    ids, num_source_tokens = text.with_begin(ids)
+    before_it = tf.cast(ids.row_lengths(), tf.int32) - num_source_tokens  # what is written
+    room = most - before_it + 1
     unknown = (generated < contract.PADDING) | (generated >= vocabulary_size)
     error = first_error(
         [
@@ -88,7 +94,7 @@ def texts_asked_for(  # noqa: PLR0913 - the inputs of a signature
             (tf.reduce_any(unknown, -1), "generated has numbers that are no tokens"),
             (
                 count > room,
-                too_long("the prompt with what was generated", lengths + count, most + 1),
+                too_long(text.written_name, before_it + count, most + 1),
             ),
             (
                 tf.reduce_any(tf.strings.length(stop) > MAX_STOP_BYTES, -1),
@@ -99,14 +105,18 @@ def texts_asked_for(  # noqa: PLR0913 - the inputs of a signature
         ]
     )
     fine = error == ""
-    num_prompt_tokens, count = tf.where(fine, lengths, 1), tf.where(fine, count, 0)
+    count, num_source_tokens = (tf.where(fine, x, 0) for x in (count, num_source_tokens))
+    num_prompt_tokens = tf.where(fine, num_source_tokens + before_it, 1)
     limit = tf.minimum(limit, room)
-    dense = ids.to_tensor(0, shape=[None, most + 1])
+    dense = ids.to_tensor(0, shape=[None, text.most_tokens + 1])
     generated = tf.where(fine[:, None], tf.maximum(generated, 0), 0)
     known = joined(dense, num_prompt_tokens, generated, count)
-    tokens = known.token_ids[:, : most + 1]
+    tokens = known.token_ids[:, : text.most_tokens + 1]
     last = tf.gather(tokens, known.count - 1, batch_dims=1)
     ended = tf.where(
         (count > 0) & text.rules.ends(last), STOPPED, tf.where(count >= limit, FULL, GOES_ON)
     )
-    return Asked(error, lengths, tokens, num_prompt_tokens, count, ended, limit, stop, biases)
+    return Asked(
+        error, lengths, tokens, num_prompt_tokens, num_source_tokens, count, ended, limit, stop,
+        biases,
+    )  # fmt: skip

@@ -8,14 +8,16 @@ import tensorflow as tf
 
 from tfllm.decoding.decodable import NewTokens, rounded_up
 from tfllm.decoding.slot_memory import SlotMemory
+from tfllm.models.session_asked import Asked
 from tfllm.models.session_slot_finding import Places
+from tfllm.models.session_sources import SourceMemory, read_sources
 
 if TYPE_CHECKING:
-    from tfllm.models.causal_text_generator import CausalTextGenerator
+    from tfllm.models.text_generator import TextGenerator
 
 
 def read_prompts(
-    text: CausalTextGenerator, memory: SlotMemory, values, place: Places, tokens, reads
+    text: TextGenerator, memory: SlotMemory, values, place: Places, asked: Asked, reads
 ) -> list[tf.Operation]:
     """Has the model read more of some texts, and writes what it remembers then.
 
@@ -24,33 +26,37 @@ def read_prompts(
         memory: Of the slots.
         values: Of its variables.
         place: Where the texts are.
-        tokens: int32[b, t], of the texts.
+        asked: The texts.
         reads: int32[b], how many tokens of each behind those that are reused.
 
     Returns:
         What to wait for.
     """
-    start = place.reused
-    longest = tf.reduce_max(tf.concat([reads, [0]], 0))
+    sources = asked.num_source_tokens
+    start, end = (tf.maximum(x - sources, 0) for x in (place.reused, place.reused + reads))
+    longest = tf.reduce_max(tf.concat([end - start, [0]], 0))
     width = tf.maximum(rounded_up(longest, memory.read_at_once), 1)
     entries = rounded_up(tf.reduce_max(tf.concat([start, [0]], 0)) + width)
-    before = memory.read(values, place.source, start, entries)
+    before = memory.read(values, place.source, start, entries, sources)
+    written: list[tf.Operation] = []
+    if isinstance(memory, SourceMemory):
+        before, written = read_sources(text, memory, values, place, asked, reads, before)
 
     def read():
         places = tf.range(entries)
         positions = start[:, None] + tf.range(width)
-        within = tf.minimum(positions, tf.shape(tokens)[1] - 1)
+        within = tf.minimum(sources[:, None] + positions, tf.shape(asked.tokens)[1] - 1)
         new = NewTokens(
-            tf.gather(tokens, within, batch_dims=1),
+            tf.gather(asked.tokens, within, batch_dims=1),
             tf.minimum(positions, text.context_length - 1),
             start=start,
             visible=places <= positions[..., None],
             entry_positions=places[None],
             parent=None,
             wanted=tf.zeros_like(start)[:, None],
-            lengths=reads,
+            lengths=end - start,
         )
-        _, after = text.model.step(new, before)
+        _, after = text.decoder.step(new, before)
         for one, other in zip(tf.nest.flatten(after), tf.nest.flatten(before), strict=True):
             one.set_shape(other.shape)
         return after
@@ -60,4 +66,4 @@ def read_prompts(
 
     after = tf.cond(longest > 0, read, keep)
     begin = tf.where(place.source == place.slot, start, 0)
-    return memory.write(values, after, place.slot, begin, start + reads)
+    return [*written, *memory.write(values, after, place.slot, begin, end)]

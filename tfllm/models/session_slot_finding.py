@@ -64,7 +64,10 @@ def place_texts(slots: Slots, memory: SlotMemory, lease, asked: Asked, now, time
     )
     is_free = (texts.lease == "") | (now - texts.used_at > timeout_s)
     is_free &= ~tf.reduce_any(mine, 0)
-    reusable = memory.reusable(common, texts.num_read)
+    # Behind another source nothing is of use.
+    source, sources = asked.num_source_tokens[:, None], texts.num_source_tokens
+    reusable = memory.reusable(common - source, texts.num_read - sources)
+    reusable = tf.where(tf.equal(source, sources) & (common >= source), source + reusable, 0)
     choice = choose_slots(fine & ~has, is_free, texts.used_at, reusable, texts.num_read)
     error = first_error(
         [

@@ -22,6 +22,8 @@ class Slots(NamedTuple):
         used_at: float64, seconds, when it was used last.
         tokens: int32[s, t + 1], the prompt and what was written behind it.
         num_prompt_tokens: int32.
+        num_source_tokens: int32, how many of these are a source, behind which another text is
+            begun; 0 = the prompt is gone on with.
         num_read: int32, the tokens that the memory is of.
         count: int32, the tokens behind the prompt.
         before: int32, the same before the last call.
@@ -38,6 +40,7 @@ class Slots(NamedTuple):
     used_at: tf.Tensor
     tokens: tf.Tensor
     num_prompt_tokens: tf.Tensor
+    num_source_tokens: tf.Tensor
     num_read: tf.Tensor
     count: tf.Tensor
     before: tf.Tensor
@@ -69,12 +72,12 @@ class Slots(NamedTuple):
         )
 
 
-def _shapes(context_length: int) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:
+def _shapes(most_tokens: int) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:
     told = (contract.MAX_DECODED_TOKENS, contract.MAX_ALTERNATIVES)
     other = {
         "lease": (tf.string, ()),
         "used_at": (tf.float64, ()),
-        "tokens": (tf.int32, (context_length + 1,)),
+        "tokens": (tf.int32, (most_tokens + 1,)),
         "temperature": (tf.float32, ()),
         "top_p": (tf.float32, ()),
         "min_p": (tf.float32, ()),
@@ -99,16 +102,16 @@ class SlotTable:
         name: Begins the names of the variables.
         memory: Of the model.
         num_slots: Of texts.
-        context_length: Tokens of each at most.
+        most_tokens: Of each, but for the last one that is written.
     """
 
-    def __init__(self, name: str, memory: SlotMemory, num_slots: int, context_length: int):
+    def __init__(self, name: str, memory: SlotMemory, num_slots: int, most_tokens: int):
         self.num_slots = num_slots
         self._name = name
         self._memory = memory
         self._fields = {
             field: GraphVariable(f"{name}/{field}", dtype, (num_slots + 1, *shape))
-            for field, (dtype, shape) in _shapes(context_length).items()
+            for field, (dtype, shape) in _shapes(most_tokens).items()
         }
 
     def call(self, body: Callable[[Slots, list], Change]) -> Any:

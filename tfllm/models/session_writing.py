@@ -18,11 +18,11 @@ from tfllm.models.session_slots import GOES_ON, Slots
 from tfllm.models.session_text import new_part, shown_so_far
 
 if TYPE_CHECKING:
-    from tfllm.models.causal_text_generator import CausalTextGenerator
+    from tfllm.models.text_generator import TextGenerator
 
 
 def advance_rows(  # noqa: PLR0913 - a row, and what there is
-    text: CausalTextGenerator,
+    text: TextGenerator,
     memory: SlotMemory,
     values,
     row: Slots,
@@ -46,12 +46,17 @@ def advance_rows(  # noqa: PLR0913 - a row, and what there is
     Returns:
         `Rows`; `Told` of as many tokens as a slot keeps; a function that writes the memory.
     """
+    own = lengths - row.num_source_tokens  # of the text that is gone on with
+    end = tf.shape(row.tokens)[1] - 1
+    begin = tf.range(tf.reduce_max(tf.concat([own, [1]], 0)))
+    begin = tf.minimum(row.num_source_tokens[:, None] + begin, end)
+    begin = tf.gather(row.tokens, begin, batch_dims=1)
     width = tf.reduce_max(tf.concat([row.count + steps, [1]], 0))
-    behind = tf.minimum(lengths[:, None] + tf.range(width), text.context_length)
+    behind = tf.minimum(lengths[:, None] + tf.range(width), end)
     # Filled so that the history holds only tokens of the row.
     is_written = tf.range(width) < row.count[:, None]
     written = tf.gather(row.tokens, behind, batch_dims=1)
-    written = tf.where(is_written, written, row.tokens[:, :1])
+    written = tf.where(is_written, written, begin[:, :1])
     before = Rows(
         written,
         row.count,
@@ -65,18 +70,19 @@ def advance_rows(  # noqa: PLR0913 - a row, and what there is
         ),
     )
     add_token = RowStep.of(
-        row.tokens[:, : tf.reduce_max(tf.concat([lengths, [1]], 0))],
-        lengths,
+        begin,
+        own,
         limit=row.limit,
         rules=BiasedRules(text.rules, Biases(row.bias_token_ids, row.bias)),
         sampling=row.sampling,
         stops=stops,
     )
-    start = lengths + row.count - 1
+    start = own + row.count - 1
     entries = rounded_up(tf.reduce_max(tf.concat([start + steps, [0]], 0)) + 1)
     rows, told, state = advance(
-        text.model, add_token, before, memory.read(values, place, start, entries), steps,
-        entries, tf.reduce_any(row.num_alternatives > 0), contract.MAX_ALTERNATIVES,
+        text.decoder, add_token, before,
+        memory.read(values, place, start, entries, row.num_source_tokens), steps, entries,
+        tf.reduce_any(row.num_alternatives > 0), contract.MAX_ALTERNATIVES,
     )  # fmt: skip
 
     def kept(x):  # as many columns as a slot has
@@ -86,7 +92,7 @@ def advance_rows(  # noqa: PLR0913 - a row, and what there is
         return x
 
     # A row that does not run writes the entry that it has.
-    end = tf.where(steps > 0, lengths + rows.count - 1, start)
+    end = tf.where(steps > 0, own + rows.count - 1, start)
     return (
         rows,
         Told(*map(kept, told)),
@@ -95,7 +101,7 @@ def advance_rows(  # noqa: PLR0913 - a row, and what there is
 
 
 def answer_of(
-    text: CausalTextGenerator, rows: Rows, begin, ended, stops: StopStrings, told: Told
+    text: TextGenerator, rows: Rows, begin, ended, stops: StopStrings, told: Told
 ) -> dict[str, tf.Tensor]:
     """What `decode` says of the tokens from `begin` on, but for the `finish_reason`.
 

@@ -22,7 +22,7 @@ from tfllm.models.session_writing import advance_rows, answer_of, with_written
 from tfllm.models.text_functions import first_error, per_row
 
 if TYPE_CHECKING:
-    from tfllm.models.causal_text_generator import CausalTextGenerator
+    from tfllm.models.text_generator import TextGenerator
 
 
 class Sessions:
@@ -40,7 +40,7 @@ class Sessions:
         UserError: the model remembers nothing that a slot could keep, or a number is out of range.
     """
 
-    def __init__(self, text: CausalTextGenerator, num_slots: int, timeout_s: float):
+    def __init__(self, text: TextGenerator, num_slots: int, timeout_s: float):
         if num_slots < 1:
             raise UserError(f"sessions must be at least 1, got {num_slots}.")
         if not 0 < timeout_s < math.inf:
@@ -50,8 +50,8 @@ class Sessions:
         self.timeout_s = timeout_s
         # No other model of a process may have variables of these names.
         name = f"tfllm-sessions-{uuid.uuid4().hex}"
-        self._memory = memory_of(text.model, f"{name}/memory", num_slots + 1, text.context_length)
-        self._table = SlotTable(name, self._memory, num_slots, text.context_length)
+        self._memory = memory_of(text, f"{name}/memory", num_slots + 1)
+        self._table = SlotTable(name, self._memory, num_slots, text.most_tokens)
         self.num_bytes = sum(variable.num_bytes for variable in self._memory.variables)
 
     def prefill(  # noqa: PLR0913 - the inputs of a signature
@@ -83,7 +83,10 @@ class Sessions:
             place = place_texts(slots, self._memory, lease, asked, now, self.timeout_s)
             accepted = place.error == ""
             wanted = asked.num_prompt_tokens + asked.count - 1  # `decode` reads the last token
-            reads = tf.where(accepted, tf.minimum(wanted - place.reused, most_read), 0)
+            # A source is read whole or not at all.
+            source = tf.where(most_read > 0, asked.num_source_tokens - place.reused, 0)
+            most = tf.maximum(most_read, source)
+            reads = tf.where(accepted, tf.minimum(wanted - place.reused, most), 0)
             num_read = place.reused + reads
             # Until all is written, the slot is nobody's and has what it will keep.
             kept = tf.where(place.source == place.slot, place.reused, 0)
@@ -106,9 +109,7 @@ class Sessions:
                 },
                 [
                     put(slots, place.slot, lease=tf.fill(tf.shape(lease), ""), num_read=kept),
-                    lambda: read_prompts(
-                        self.text, self._memory, values, place, asked.tokens, reads
-                    ),
+                    lambda: read_prompts(self.text, self._memory, values, place, asked, reads),
                     put(slots, place.slot, **fields),
                     put(slots, place.slot, num_read=num_read),
                     put(slots, place.slot, lease=tf.where(accepted, lease, "")),

@@ -12,6 +12,7 @@ from tfllm.decoding.decodable import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
 from tfllm.errors import UserError
 from tfllm.models.row_errors import sampling_errors, too_long, wrong
+from tfllm.models.sessions import Sessions
 from tfllm.models.start import Start, scores_of_next
 from tfllm.models.text_functions import TextFunctions, first_error, per_row, with_defaults
 from tfllm.tokenizers.byte_table import ByteTable
@@ -28,7 +29,8 @@ class TextGenerator(TextFunctions):
 
     With a chat template there is also `describe`.
 
-    A subclass gives `read`, `start` and `finish`.
+    A subclass gives `read`, `start` and `finish`, and for sessions `decoder`, `most_tokens`,
+    `written_name` and `with_begin`.
 
     Args:
         model: A `CausalLM` or `Seq2SeqLM`.
@@ -37,12 +39,27 @@ class TextGenerator(TextFunctions):
         prompt_lookup: Tokens that `generate` takes over from the text so far at a time where it may
             repeat itself, without any change of what is written; 0 = none. See
             `tfllm.decoding.prompt_lookup`.
+        sessions: Texts that stay in the server from one call to the next, for the signatures
+            `contract.SESSION_SIGNATURES`; 0 = none.
+        session_timeout_s: A text that no call was about for so long may lose its place to another.
 
     Raises:
-        UserError: `beams` is no number of beams, or the model cannot look up its prompts.
+        UserError: `beams` is no number of beams, or the model cannot look up its prompts or have
+            sessions.
     """
 
-    def __init__(self, model, tokenizer, beams: int | None = None, prompt_lookup: int = 0):
+    written_name: str  # what the decoder's text is called in errors
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        beams: int | None = None,
+        prompt_lookup: int = 0,
+        *,
+        sessions: int = 0,
+        session_timeout_s: float = 60.0,
+    ):
         super().__init__(model, tokenizer)
         if beams is not None and beams < 1:
             raise UserError(f"beams must be at least 1, got {beams}.")
@@ -82,6 +99,15 @@ class TextGenerator(TextFunctions):
         # A longer text has too many tokens for sure, and tokenizing it would cost its neighbours
         # their memory. The factor is for models that normalize, which may shorten a text.
         self._most_bytes = _NORMALIZED * (self.context_length + 1) * self.token_bytes.longest
+        self.sessions = Sessions(self, sessions, session_timeout_s) if sessions else None
+        if self.sessions:
+            self.signatures = self.signatures | with_defaults(
+                contract.SESSION_SIGNATURES, self.defaults
+            )
+
+    def function(self, signature_name):
+        of_sessions = signature_name in contract.SESSION_SIGNATURES
+        return getattr(self.sessions if of_sessions else self, signature_name)
 
     def read(self, texts) -> tf.RaggedTensor:
         """int32[b, None], prompts as the model reads them, each at least one token."""
@@ -93,6 +119,28 @@ class TextGenerator(TextFunctions):
         Args:
             ids: Ragged int32[b, None], of `read`, each short enough.
             completions: Ragged int32[b, None], what stands behind the prompts already, for `score`.
+        """
+        raise NotImplementedError
+
+    @property
+    def decoder(self):
+        """What takes the steps: as of `tfllm.decoding.Decodable`, but without `begin`."""
+        raise NotImplementedError
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a prompt and what is written behind it, but for the last one."""
+        raise NotImplementedError
+
+    def with_begin(self, ids) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """What stands before anything is written.
+
+        Args:
+            ids: Ragged int32[b, None], of `read`.
+
+        Returns:
+            Ragged int32[b, None], with what the decoder begins with; int32[b], how many tokens of
+            it are a source, which the decoder does not go on with.
         """
         raise NotImplementedError
 
@@ -292,7 +340,7 @@ class TextGenerator(TextFunctions):
         some = self.some_text(min(12, self.context_length // 4))
         too_long = some * self.context_length
         prompts = ["", some, some[:1]]
-        return [
+        requests = [
             (contract.SERVING_DEFAULT, {"prompt": [some]}),
             (contract.GENERATE, {"prompt": [*prompts, too_long], "max_new_tokens": [8]}),
             (
@@ -308,15 +356,33 @@ class TextGenerator(TextFunctions):
             ),
             *super().requests(),
         ]
+        if self.sessions is None:
+            return requests
+        # The last two slots at most, in the order in which a new server gives them.
+        leases = ["one", "two"][: self.sessions.num_slots]
+        slots = [*range(len(leases))]
+        row = {"slot": slots, "lease": leases}
+        return [
+            *requests,
+            (contract.PREFILL, {"prompt": [some, some[:1]][: len(leases)], "lease": leases}),
+            (contract.DECODE, {**row, "position": [0] * len(leases), "max_tokens": [4]}),
+            (contract.RELEASE, row),
+        ]
 
     def metadata(self) -> dict[str, Any]:
         template = self.tokenizer.chat_template
-        chat = {} if template is None else {contract.CHAT_TEMPLATE: template.as_dict()}
+        known = {} if template is None else {contract.CHAT_TEMPLATE: template.as_dict()}
+        if self.sessions:
+            known |= {
+                "sessions": self.sessions.num_slots,
+                "session_timeout_s": self.sessions.timeout_s,
+                "session_bytes": self.sessions.num_bytes,
+            }
         return {
             "context_length": self.context_length,
             "beams": self.beams,
             "prompt_lookup": self.prompt_lookup,
-            **chat,
+            **known,
         }
 
     def without_huge(self, texts):
