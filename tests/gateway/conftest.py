@@ -5,12 +5,14 @@ import contextlib
 import http.client
 import json
 import threading
+from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
 from relays import Relay, until
 
+import tfllm
 from tfllm import contract
 from tfllm.chat import chatml
 from tfllm.export import for_serving
@@ -26,6 +28,7 @@ from tfllm.models import (
 from tfllm.serving import Client, Server
 
 NUM_SLOTS = 3
+MARIAN = Path(__file__).parents[1] / "huggingface" / "fixtures" / "marian-separate"
 
 
 def _rows(field):
@@ -121,9 +124,19 @@ def recurrent_endpoint(tokenizer, tmp_path_factory):
         yield f"127.0.0.1:{server.port}", "gpt"
 
 
-@pytest.fixture(params=["endpoint", "recurrent_endpoint"])
+@pytest.fixture(scope="session")
+def translating_endpoint(tmp_path_factory):
+    """Of a server of a small Marian, with sessions."""
+    base = tmp_path_factory.mktemp("translating") / "gpt"
+    for_serving(tfllm.from_huggingface(MARIAN), base, sessions=NUM_SLOTS, warm_up=[])
+    with Server({"gpt": base}, port=0) as server:
+        server.wait_until_available(60)
+        yield f"127.0.0.1:{server.port}", "gpt"
+
+
+@pytest.fixture(params=["endpoint", "recurrent_endpoint", "translating_endpoint"])
 def either_endpoint(request):
-    """Of a model with caches of attention, and of one with a state."""
+    """Of a model with caches of attention, of one with a state, and of one that reads sources."""
     return request.getfixturevalue(request.param)
 
 

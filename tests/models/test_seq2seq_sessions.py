@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from session_clients import Server, assert_as_generate
 
+from tfllm import contract
 from tfllm.models import (
     LSTMSeq2SeqBackbone,
     LSTMSeq2SeqLM,
@@ -157,6 +158,13 @@ def test_a_source_or_target_too_long_is_told_in_its_row(server):
     assert answer["error"][1] == ""
     assert "what was generated, with its begin, is too long" in answer["error"][2]
     assert answer["max_new_tokens"][1] <= CONTEXT
+
+
+def test_no_rows_are_no_texts(server):
+    for name, rows in (("prefill", ["prompt", "lease"]), ("decode", ["slot", "lease", "position"])):
+        answer = server.ask(name, **dict.fromkeys(rows, []))
+        assert set(answer) == {field.name for field in contract.SIGNATURES[name].outputs}
+        assert all(value == [] for value in answer.values())
 
 
 def test_the_memory_of_the_slots_is_known(server, model):
