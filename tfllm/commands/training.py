@@ -164,9 +164,10 @@ def export(args) -> dict[str, Any]:
 
 def _announce_sessions(version: Path) -> None:
     known = json.loads((version / contract.METADATA_FILE).read_text(encoding="utf-8"))
+    of_what = "texts" if known["task"] == "causal_lm" else "sources and as many targets"
     print(
-        f"Sessions: the server keeps {known['sessions']} texts of {known['context_length']} tokens "
-        f"at most, in {known['session_bytes'] / 2**20:,.2f} MiB from the first of them on.",
+        f"Sessions: the server keeps {known['sessions']} {of_what} of {known['context_length']} "
+        f"tokens at most, in {known['session_bytes'] / 2**20:,.2f} MiB from the first of them on.",
         file=sys.stderr,
     )
 
