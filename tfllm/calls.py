@@ -121,6 +121,8 @@ class GeneratorCalls(TokenizerCalls):
         top_p: float | Sequence[float] | None = None,
         min_p: float | Sequence[float] | None = None,
         repetition_penalty: float | Sequence[float] | None = None,
+        presence_penalty: float | Sequence[float] | None = None,
+        frequency_penalty: float | Sequence[float] | None = None,
         seed: int | Sequence[int] | None = None,
         stop: str | Sequence[str] | Sequence[Sequence[str]] = (),
         num_return_sequences: int = 1,
@@ -140,6 +142,9 @@ class GeneratorCalls(TokenizerCalls):
             top_p: Sample among the fewest tokens that reach this probability; 1 = off.
             min_p: Sample among tokens at least this times as probable as the best; 0 = off.
             repetition_penalty: Divides the scores of tokens seen before; 1 = off.
+            presence_penalty: From -2 to 2, is taken from the scores of tokens that were written
+                before; 0 = off.
+            frequency_penalty: The same, as often as each was written.
             seed: Of the sample.
             stop: Up to four strings that end the text.
             num_return_sequences: Answers per prompt, with the seeds seed, seed + 1, …
@@ -162,6 +167,8 @@ class GeneratorCalls(TokenizerCalls):
                 top_p=top_p,
                 min_p=min_p,
                 repetition_penalty=repetition_penalty,
+                presence_penalty=presence_penalty,
+                frequency_penalty=frequency_penalty,
                 seed=seed,
                 stop=stop,
                 **options,

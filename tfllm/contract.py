@@ -89,9 +89,14 @@ SAMPLING = (
     Field("top_p", "float32", default=1.0),
     Field("min_p", "float32", default=0.0),
     Field("repetition_penalty", "float32", default=1.0),
+    Field("presence_penalty", "float32", default=0.0),
+    Field("frequency_penalty", "float32", default=0.0),
     Field("seed", "int64", default=0),
     Field("stop", "string", (MAX_STOP_STRINGS,), default=("",) * MAX_STOP_STRINGS),
 )
+
+# What exports of earlier versions lack: sent to those that have it.
+LATER_SAMPLING = ("presence_penalty", "frequency_penalty")
 
 _ERROR = Field("error", "string")
 

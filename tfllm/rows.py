@@ -5,7 +5,7 @@ the contract it needs nothing but the standard library.
 """
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tfllm import contract
@@ -73,6 +73,30 @@ def optional_inputs(signature: str) -> dict[str, contract.Field]:
     """Those inputs of a signature of the contract that have defaults, by name."""
     inputs = contract.SIGNATURES[signature].inputs
     return {field.name: field for field in inputs if field.default is not None}
+
+
+def known_columns(
+    columns: Mapping[str, list], known: Collection[str], model: str
+) -> dict[str, list]:
+    """Columns without the settings that an export of an earlier version lacks.
+
+    Args:
+        columns: Of a request.
+        known: The inputs that the export has.
+        model: What a message calls it.
+
+    Raises:
+        UserError: a row asks for one of them.
+    """
+    defaults = {field.name: field.default for field in contract.SAMPLING}
+    lacking = {name for name in contract.LATER_SAMPLING if name in columns and name not in known}
+    for name in sorted(lacking):
+        if any(value != defaults[name] for value in columns[name]):
+            raise UserError(
+                f"{model} was exported by an earlier version of tfllm and has no {name}: export it "
+                f"again, or leave {name} at {defaults[name]:g}."
+            )
+    return {name: column for name, column in columns.items() if name not in lacking}
 
 
 def _stops(stop: Any, num_rows: int) -> list[list[str]]:

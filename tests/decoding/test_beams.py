@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfllm.decoding import (
     Beams,
     Beginning,
+    Penalties,
     Rules,
     Sampling,
     StopStrings,
@@ -98,9 +99,12 @@ def log_softmax(x):
 
 
 def next_scores(table, prompt, new, limit, rules, penalty):
+    repetition, presence, frequency = penalty
     scores = log_softmax(table[context(prompt + new)])
     for token in set(prompt + new):
-        scores[token] *= penalty if scores[token] < 0 else 1 / penalty
+        scores[token] *= repetition if scores[token] < 0 else 1 / repetition
+    for token in set(new):
+        scores[token] -= presence + frequency * new.count(token)
     scores[list(rules.suppressed_token_ids)] = -math.inf
     text, size = prompt + new, rules.no_repeat_ngram_size
     if size:
@@ -120,7 +124,12 @@ def next_scores(table, prompt, new, limit, rules, penalty):
     return scores
 
 
-def search(table, prompt, *, limit, num_beams, length_penalty, early_stopping, rules, penalty=1.0):
+NO_PENALTY = (1.0, 0.0, 0.0)  # of repetition, presence and frequency
+
+
+def search(
+    table, prompt, *, limit, num_beams, length_penalty, early_stopping, rules, penalty=NO_PENALTY
+):  # fmt: skip
     """[(score, logprob, tokens)], best first: fewer than k where there are no more."""
     running, finished = [(0.0, [])], []
     for length in range(1, limit + 1):
@@ -148,6 +157,11 @@ def search(table, prompt, *, limit, num_beams, length_penalty, early_stopping, r
     return finished
 
 
+def penalties_of(penalty):
+    """Of float32[b, 3]."""
+    return Penalties(*tf.unstack(penalty, axis=1))
+
+
 def run(model, prompts, *, limit, length_penalty, penalty=None, **settings):
     """`beam_search` of lists, as a list of arrays."""
     lengths = [len(prompt) for prompt in prompts]
@@ -158,7 +172,7 @@ def run(model, prompts, *, limit, length_penalty, penalty=None, **settings):
         tf.constant(lengths),
         limit=tf.constant(limit),
         length_penalty=tf.constant(length_penalty, tf.float32),
-        repetition_penalty=None if penalty is None else tf.constant(penalty, tf.float32),
+        penalties=None if penalty is None else penalties_of(tf.constant(penalty, tf.float32)),
         **settings,
     )
     return Beams(*(x.numpy() for x in found))
@@ -196,6 +210,9 @@ def drawn(rng, rows):
         "rules": rules,
     }
     penalty = maybe(lambda: rng.choice([0.5, 1.0, 1.3, 3.0], rows).tolist(), None)
+    if penalty:
+        counted = np.random.default_rng(rng.integers(1 << 30)).choice([0.0, -0.7, 1.5], [rows, 2])
+        penalty = [(one, *others) for one, others in zip(penalty, counted.tolist(), strict=True)]
     return settings, {
         "prompts": [
             rng.integers(0, VOCABULARY, n).tolist() for n in rng.choice([1, 2, 3, 5, 61, 63], rows)
@@ -214,7 +231,7 @@ def test_texts_and_scores_equal_a_search_with_lists(seed):
     # Half of them want to end at once, with any of the ways to.
     model.table[:, list(settings["rules"].end_token_ids)] += 2 * model.table.std() * (seed % 2)
     found = run(model, **rows, **settings)
-    penalties = rows["penalty"] or [1.0] * 5
+    penalties = rows["penalty"] or [NO_PENALTY] * 5
     for row in range(5):
         limit = rows["limit"][row]
         if limit == 0:
@@ -264,17 +281,25 @@ def test_one_beam_is_greedy_search(seed):
     rng = np.random.default_rng(seed)
     model = Table(seed, early=bool(seed % 2))
     settings, rows = drawn(rng, 6)
-    penalty = [1.0, 0.5, 3.0, 1.3, 1.0, 2.0]
+    penalty = [
+        (1.0, 0.0, 0.0), (0.5, 0.0, 0.0), (3.0, 0.0, 1.0), (1.3, 1.5, 0.2), (1.0, -1.0, 0.5),
+        (2.0, 0.0, 0.0),
+    ]  # fmt: skip
     found = run(model, **rows | {"penalty": penalty}, **settings | {"num_beams": 1})
     lengths = [len(prompt) for prompt in rows["prompts"]]
-    off = Sampling(*(tf.fill([6], x) for x in (0.0, 0, 1.0, 0.0, 1.0, np.int64(0))))
+    off = Sampling(*(tf.fill([6], x) for x in (0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, np.int64(0))))
     greedy = decode(
         model,
         tf.constant([prompt + [5] * (64 - len(prompt)) for prompt in rows["prompts"]]),
         tf.constant(lengths),
         limit=tf.constant(rows["limit"]),
         rules=settings["rules"],
-        sampling=off._replace(repetition_penalty=tf.constant(penalty)),
+        sampling=off._replace(
+            **{
+                f"{name}_penalty": column
+                for name, column in penalties_of(tf.constant(penalty))._asdict().items()
+            }
+        ),
         stops=StopStrings(tf.fill([6, 1], ""), tf.strings.as_string, 1),
     )
     for row, n in enumerate(greedy.num_tokens.numpy()):
@@ -288,7 +313,13 @@ ROWS = {
     "prompts": [[1, 2, 3], [4], [9, 9], [7, 6, 5, 4, 3, 2], [1, 2, 3]],
     "limit": [8, 3, 0, 6, 5],
     "length_penalty": [1.0, 0.0, 1.0, 2.0, -1.0],
-    "penalty": [1.0, 1.5, 1.0, 1.0, 2.0],
+    "penalty": [
+        (1.0, 0.0, 0.0),
+        (1.5, 0.0, 0.0),
+        (1.0, 0.0, 0.0),
+        (1.0, 2.0, 0.5),
+        (2.0, 0.0, -1.0),
+    ],  # fmt: skip
 }
 RULES = Rules(end_token_ids=(0, 11), suppressed_token_ids=(2,))
 SETTINGS = {"num_beams": 3, "early_stopping": False, "rules": RULES}
@@ -396,7 +427,7 @@ def test_a_graph_for_a_fixed_number_of_rows_gives_the_same(early):
         return beam_search(
             model, tf.cast(prompts, tf.int32), tf.constant([3, 1, 2, 6, 3]),
             limit=tf.constant(ROWS["limit"]), length_penalty=tf.constant(ROWS["length_penalty"]),
-            repetition_penalty=tf.constant(ROWS["penalty"]), **SETTINGS,
+            penalties=penalties_of(tf.constant(ROWS["penalty"])), **SETTINGS,
         )  # fmt: skip
 
     assert_same(Beams(*(x.numpy() for x in search())), run(model, **ROWS, **SETTINGS))
@@ -414,13 +445,13 @@ def test_an_exported_search_gives_the_same_through_a_session(tmp_path, early):
                 tf.TensorSpec([None], tf.int32, "lengths"),
                 tf.TensorSpec([None], tf.int32, "limit"),
                 tf.TensorSpec([None], tf.float32, "length_penalty"),
-                tf.TensorSpec([None], tf.float32, "penalty"),
+                tf.TensorSpec([None, 3], tf.float32, "penalty"),
             ],
         )
         def search(self, prompt, lengths, limit, length_penalty, penalty):
             return beam_search(
                 model, prompt, lengths, limit=limit, length_penalty=length_penalty,
-                repetition_penalty=penalty, **SETTINGS,
+                penalties=penalties_of(penalty), **SETTINGS,
             )._asdict()  # fmt: skip
 
     module = Module()
@@ -434,6 +465,7 @@ def test_an_exported_search_gives_the_same_through_a_session(tmp_path, early):
             lengths = [len(prompt) for prompt in rows["prompts"]]
             feed = rows | {
                 "lengths": np.array(lengths, "int32"),
+                "penalty": np.reshape(rows["penalty"], [-1, 3]),
                 "prompt": np.array(
                     [prompt + [5] * (7 - len(prompt)) for prompt in rows["prompts"]], "int32"
                 ).reshape(-1, 7),

@@ -57,7 +57,8 @@ class Table:
 
 def run(model, prompt, lengths, limit, penalty=1.0):
     rows = len(prompt)
-    off = Sampling(*(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, penalty, np.int64(0))))
+    off = (0.0, 0, 1.0, 0.0, penalty, 0.0, 0.0, np.int64(0))
+    off = Sampling(*(tf.fill([rows], x) for x in off))
     stops = StopStrings(tf.fill([rows, 1], ""), tf.strings.as_string, 1)
     decoded = decode(
         model, tf.constant(prompt), tf.constant(lengths),

@@ -73,7 +73,9 @@ class Writer:
 
     def _greedy(self, prompt, lengths, limit, source, **options):
         rows = tf.shape(limit)[0]
-        off = Sampling(*(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, 1.0, np.int64(0))))
+        off = Sampling(
+            *(tf.fill([rows], x) for x in (0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, np.int64(0)))
+        )
         return decode(
             self.model(source), prompt, lengths, limit=limit, rules=Rules(()), sampling=off,
             stops=StopStrings(tf.fill([rows, 1], ""), tf.strings.as_string, 1), **options,

@@ -95,6 +95,7 @@ def run(model, prompts, new, lookup=0, prompt_of=None, stop="", **sampling):
     kinds = {
         "temperature": np.float32(0), "top_k": np.int32(0), "top_p": np.float32(1),
         "min_p": np.float32(0), "repetition_penalty": np.float32(1),
+        "presence_penalty": np.float32(0), "frequency_penalty": np.float32(0),
     }  # fmt: skip
     settings = Sampling(
         *(
@@ -128,6 +129,7 @@ ROUND = [1, 1, 3, 4, 5, 6, 7, 8, 2, 9, 10, 11]  # 2 → 3 → … → 8 → 2
         {"temperature": 0.7},
         {"temperature": 1.0, "top_k": 5},
         {"repetition_penalty": 1.3},
+        {"presence_penalty": 1.0, "frequency_penalty": 0.3},
         {"stop": "<8><2>"},
     ],
     ids=str,
@@ -167,7 +169,7 @@ def test_rows_of_one_prompt_read_it_once():
 
 
 def test_no_row_at_all_is_fine():
-    sampling = Sampling(*(tf.constant(np.zeros(0, kind)) for kind in "fifffq"))
+    sampling = Sampling(*(tf.constant(np.zeros(0, kind)) for kind in "fifffffq"))
     empty = tf.zeros([0], tf.int32)
     decoded = decode(
         Cycle(ROUND), tf.zeros([0, 4], tf.int32), empty, limit=empty, rules=Rules((1,)),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Beginning, Rules, beam_search
+from tfllm.decoding import Beginning, Penalties, Rules, beam_search
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -130,10 +130,11 @@ def run(model, prompts, settings):
     rows = len(prompts)
     lengths = [len(prompt) for prompt in prompts]
     padded = [prompt + [PAD] * (max(lengths) - len(prompt)) for prompt in prompts]
-    per_row = {
-        name: tf.fill([rows], settings[name])
-        for name in ("limit", "length_penalty", "repetition_penalty")
-    }
+    per_row = {name: tf.fill([rows], settings[name]) for name in ("limit", "length_penalty")}
+    settings = dict(settings)
+    penalty = tf.fill([rows], settings.pop("repetition_penalty"))
+    none = tf.zeros([rows])
+    per_row["penalties"] = Penalties(penalty, none, none)
     return beam_search(model, tf.constant(padded), tf.constant(lengths), **settings | per_row)
 
 

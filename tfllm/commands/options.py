@@ -25,6 +25,8 @@ SAMPLING = {
     "top_p": (float, "sample among the fewest tokens that reach this probability; 1 = off"),
     "min_p": (float, "sample among tokens this times as probable as the best; 0 = off"),
     "repetition_penalty": (float, "divides the scores of tokens seen before; 1 = off"),
+    "presence_penalty": (float, "from -2 to 2, lowers those of tokens written before; 0 = off"),
+    "frequency_penalty": (float, "the same, as often as each was written; 0 = off"),
     "seed": (int, "of the sample (default 0)"),
     "num_return_sequences": (int, "answers per prompt, with the seeds seed, seed + 1, …"),
 }

@@ -4,6 +4,7 @@ from tfllm.decoding.beams import Beams, beam_search
 from tfllm.decoding.decodable import Beginning, Decodable, NewTokens, rounded_up, wanted
 from tfllm.decoding.loop import Decoded, decode
 from tfllm.decoding.ngrams import Text
+from tfllm.decoding.penalties import Penalties
 from tfllm.decoding.prompt_lookup import Lookup
 from tfllm.decoding.rules import Rules
 from tfllm.decoding.sampling import Sampling
@@ -16,6 +17,7 @@ __all__ = [
     "Decoded",
     "Lookup",
     "NewTokens",
+    "Penalties",
     "Rules",
     "Sampling",
     "StopStrings",

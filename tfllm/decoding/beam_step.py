@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from tfllm.decoding.ngrams import Text
+from tfllm.decoding.penalties import Penalties
 from tfllm.decoding.rules import Rules
-from tfllm.decoding.sampling import penalized
 from tfllm.decoding.vocabulary import best, log_total
 
 # The score of a text that is not there. `transformers` has the same number, and it shows where
@@ -21,10 +21,12 @@ class Said(NamedTuple):
     Attributes:
         history: int32[b * k, n], all its tokens in any order; repeats are fine.
         text: Its `Text`.
+        written: Of that, what stands behind the prompt.
     """
 
     history: Callable[[], tf.Tensor]
     text: Callable[[], Text]
+    written: Text
 
 
 class Open(NamedTuple):
@@ -53,8 +55,8 @@ class Beams(NamedTuple):
         token_ids: int32[b, k, n], the new tokens; those after a text's `num_tokens` mean nothing.
         num_tokens: int32[b, k], with the end token if it came.
         score: float32[b, k], `logprob` / `num_tokens` ** length penalty.
-        logprob: float32[b, k], summed after the repetition penalty and the rules (a forced token
-            counts 0), natural logarithm.
+        logprob: float32[b, k], summed after the penalties and the rules (a forced token counts
+            0), natural logarithm.
         stopped: bool[b, k], ended by an end token rather than by the limit.
     """
 
@@ -74,7 +76,7 @@ class BeamStep(NamedTuple):
         length_penalty: float32[b].
         early_stopping: When a row is done, see `beam_search`.
         rules: What may be said when, and what ends a text.
-        repetition_penalty: float32[b] or None.
+        penalties: Per row, or None.
 
     Source:
         `GenerationMixin._beam_search` and its parts in Hugging Face `transformers` 5.23,
@@ -86,7 +88,7 @@ class BeamStep(NamedTuple):
     length_penalty: tf.Tensor
     early_stopping: bool | Literal["never"]
     rules: Rules
-    repetition_penalty: tf.Tensor | None
+    penalties: Penalties | None
 
     def __call__(self, logits, said: Said, beams: Open, kept: Beams, done, step):
         """Adds the token `step` to every text.
@@ -113,7 +115,7 @@ class BeamStep(NamedTuple):
         return beams, kept, done
 
     def _scores(self, logits, said: Said, step):
-        """Scores after the repetition penalty and the rules, and what they exceed.
+        """Scores after the penalties and the rules, and what they exceed.
 
         Returns:
             float32[b * k, v]; float32[b * k, 1], the scores less this are log-probabilities. Only
@@ -129,12 +131,12 @@ class BeamStep(NamedTuple):
         return self.rules.restrict(logits, step, limit, said.text, certain=total), total
 
     def _penalized(self, logits, said: Said, total: Any = 0.0):
-        if self.repetition_penalty is None:
+        if self.penalties is None:
             return logits
-        penalty = tf.repeat(self.repetition_penalty, self.num_beams)
+        penalties = Penalties(*(tf.repeat(x, self.num_beams) for x in self.penalties))
         return tf.cond(
-            tf.reduce_any(penalty != 1.0),
-            lambda: penalized(logits - total, penalty, said.history()) + total,
+            penalties.any,
+            lambda: penalties.taken_from(logits - total, said.history, said.written) + total,
             lambda: logits,
         )
 

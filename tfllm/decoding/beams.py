@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tfllm.decoding.beam_step import NO_TEXT, Beams, BeamStep, Open, Said
 from tfllm.decoding.decodable import Decodable, NewTokens, rounded_up, shapes_of
-from tfllm.decoding.ngrams import joined
+from tfllm.decoding.ngrams import Text, joined
+from tfllm.decoding.penalties import Penalties
 from tfllm.decoding.rules import Rules
 from tfllm.errors import UserError
 
@@ -21,7 +22,7 @@ def beam_search(
     length_penalty,
     early_stopping: bool | Literal["never"],
     rules: Rules,
-    repetition_penalty=None,
+    penalties: Penalties | None = None,
 ) -> Beams:
     """Continues every prompt in the k ways that score best.
 
@@ -43,7 +44,7 @@ def beam_search(
             open text would not be among them if it ended now; "never", when it could not get
             there at any length.
         rules: What may be said when, and what ends a text.
-        repetition_penalty: float32[b], above 0, 1 = off; None = off for all.
+        penalties: Per row; None = off for all.
 
     Returns:
         `Beams`, with n the largest limit.
@@ -64,7 +65,7 @@ def beam_search(
     first = prompt[:, :1]
     in_prompt = tf.range(width)[None] < lengths[:, None]
     history = tf.repeat(tf.where(in_prompt, prompt, first), k, axis=0)
-    add_token = BeamStep(limit, k, length_penalty, early_stopping, rules, repetition_penalty)
+    add_token = BeamStep(limit, k, length_penalty, early_stopping, rules, penalties)
 
     def entries_read(entries, new: _Next):
         """What each token sees: its prompt, and the tokens of its own text."""
@@ -90,6 +91,7 @@ def beam_search(
         said = Said(
             lambda: tf.concat([history, texts], 1),
             lambda: joined(history, tf.repeat(lengths, k), texts, step),
+            Text(texts, tf.fill([rows * k], step)),
         )
         beams, kept, done = add_token(logits, said, beams, kept, done, step)
         # Behind the prompt all texts of a row are the same one still.

@@ -90,6 +90,7 @@ class RowStep(NamedTuple):
             logits,
             self.sampling,
             history=lambda: tf.concat([self.prompts.token_ids, rows.token_ids], 1),
+            written=Text(rows.token_ids, rows.count),
             step=rows.count,
             restrict=lambda scores: self.rules.restrict(
                 scores, rows.count, self.limit, lambda: self.text(rows)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfllm.decoding.ngrams import Text
+from tfllm.decoding.penalties import Penalties
 from tfllm.decoding.uniform import uniform
 from tfllm.decoding.vocabulary import best
 
@@ -23,8 +25,7 @@ class Sampling(NamedTuple):
             least one); 1 = off. Holtzman et al. 2020, https://arxiv.org/abs/1904.09751
         min_p: float32[b] in [0, 1], keep tokens at least p times as probable as the best; 0 = off.
             Nguyen et al. 2024, https://arxiv.org/abs/2407.01082
-        repetition_penalty: float32[b], above 0; 1 = off.
-            Keskar et al. 2019, section 4.1, https://arxiv.org/abs/1909.05858
+        repetition_penalty, presence_penalty, frequency_penalty: As of `Penalties`.
         seed: int64[b].
     """
 
@@ -33,7 +34,13 @@ class Sampling(NamedTuple):
     top_p: tf.Tensor
     min_p: tf.Tensor
     repetition_penalty: tf.Tensor
+    presence_penalty: tf.Tensor
+    frequency_penalty: tf.Tensor
     seed: tf.Tensor
+
+    @property
+    def penalties(self) -> Penalties:
+        return Penalties(self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
 
 
 def choose(
@@ -41,30 +48,28 @@ def choose(
     sampling: Sampling,
     *,
     history: Callable[[], tf.Tensor],
+    written: Text,
     step,
     restrict: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
     """The next token of each row.
 
-    Settings apply in the order of `transformers`: penalty, rules, temperature, top-k, top-p, min-p.
+    Settings apply in the order of `transformers`: penalties, rules, temperature, top-k, top-p and
+    min-p.
 
     Args:
         logits: float32[b, v].
         sampling: Settings per row.
         history: Makes int32[b, n], the row's tokens so far, for the repetition penalty; repeats are
             fine.
+        written: Of these, what the row itself wrote, for the other penalties.
         step: int32 scalar or int32[b], the index of the new token.
         restrict: Scores float32[b, v] to scores, minus infinity for what may not be said.
 
     Returns:
         int32[b].
     """
-    logits = tf.cond(
-        tf.reduce_any(sampling.repetition_penalty != 1.0),
-        lambda: penalized(logits, sampling.repetition_penalty, history()),
-        lambda: logits,
-    )
-    logits = restrict(logits)
+    logits = restrict(sampling.penalties.taken_from(logits, history, written))
     greedy = tf.argmax(logits, -1, output_type=tf.int32)
     sampled = sampling.temperature > 0
 
@@ -76,14 +81,6 @@ def choose(
     return tf.cond(
         tf.reduce_any(sampled), lambda: _replaced(greedy, sampled, sample), lambda: greedy
     )
-
-
-def penalized(logits, penalty, history):
-    seen = tf.gather(logits, history, batch_dims=1)  # [b, n]
-    penalty = penalty[:, None]
-    seen = tf.where(seen < 0, seen * penalty, seen / penalty)
-    rows = tf.broadcast_to(tf.range(tf.shape(history)[0])[:, None], tf.shape(history))
-    return tf.tensor_scatter_nd_update(logits, tf.stack([rows, history], -1), seen)
 
 
 def _sample(logits, sampling: Sampling, drawn):

@@ -11,7 +11,7 @@ import numpy as np
 from tfllm import contract, rows
 from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
-from tfllm.gateway.texts import Asked, Text, Token
+from tfllm.gateway.texts import Asked, Refused, Text, Token
 from tfllm.serving import AsyncClient, Code, columns
 from tfllm.serving.metadata import SignatureInfo
 
@@ -112,12 +112,26 @@ class Backend:
         found = {}
         known = self.signatures[signature].inputs
         for field in contract.SAMPLING:
+            if field.name in contract.LATER_SAMPLING and field.name not in known:
+                continue  # `refusal` says who asks for it
             default = field.default
             if field.name in known and (own := known[field.name].default) is not None:
                 default = rows.plain(own.tolist()[0])
             values = [each.settings.get(field.name, default) for each in asked]
             found[field.name] = columns.tensor(values, field.dtype, field.name)
         return found
+
+    def refusal(self, asked: Asked) -> Refused | None:
+        """Why the version cannot write a text at all: a setting that its export lacks."""
+        known = self.signatures[contract.GENERATE].inputs
+        try:
+            rows.known_columns(
+                {name: [value] for name, value in asked.settings.items()}, known, self.model
+            )
+        except UserError as error:
+            param = next(name for name in contract.LATER_SAMPLING if name in str(error))
+            return Refused(400, str(error), param=param)
+        return None
 
     async def prefill(self, texts: Sequence[Text], most: Sequence[int]) -> list[Prefilled]:
         """Has texts read so many more tokens each.

@@ -25,8 +25,6 @@ _IGNORED = {
 }  # fmt: skip
 # What we do not have may be said if it says the same as leaving it out.
 _ONLY = {
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
     "suffix": (None, ""),
     "echo": (False, None),
     "tools": (None, []),
@@ -42,10 +40,10 @@ _ONLY = {
     "verbosity": (None,),
     "web_search_options": (None,),
 }
-_INSTEAD = dict.fromkeys(
-    ("frequency_penalty", "presence_penalty"), "leave it out or at 0, or give a repetition_penalty"
-)
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "seed",
+)  # fmt: skip
 _BOTH = {
     "model", "stream", "stream_options", "n", "stop", "logprobs", "logit_bias", "max_tokens",
     *_SAMPLING,
@@ -145,8 +143,7 @@ def _check_fields(body: Mapping[str, Any], known: set[str]) -> None:
     for name, value in body.items():
         if name in _ONLY and name not in known:
             if value not in _ONLY[name]:
-                instead = _INSTEAD.get(name, "leave it out")
-                raise wrong(name, f"{name} is not supported here: {instead}.", "unsupported")
+                raise wrong(name, f"{name} is not supported here: leave it out.", "unsupported")
         elif name not in known | _IGNORED:
             raise wrong(name, f"Unknown field {name}.", "unknown_parameter")
 

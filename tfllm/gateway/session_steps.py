@@ -185,6 +185,9 @@ class SessionSteps:
         else:
             while self._room and (new := self.waiting.first()) and fits(new):
                 self.waiting.take(new)
+                if refused := self.backend.refusal(new.asked):
+                    new.refuse(refused)
+                    continue
                 if not new.is_ready:
                     waited_s = time.monotonic() - new.asked_at
                     metrics.QUEUE_TIME.add(self.backend.model, value=waited_s)

@@ -83,6 +83,9 @@ class WholeSteps:
                 Refused(400, f"This model was exported without sessions: no {what}.", param=what)
             )
             return
+        if refused := self.backend.refusal(text.asked):
+            text.refuse(refused)
+            return
         try:
             told, num_prompt_tokens = await self.backend.generate(text.asked)
         except ServingError as error:

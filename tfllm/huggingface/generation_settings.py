@@ -23,6 +23,8 @@ _IGNORED = {
     "begin_suppress_tokens": None,
     "guidance_scale": 1.0,
 }
+# Our own: `transformers` keeps them with the others and does not look at them.
+_COUNTED = ("presence_penalty", "frequency_penalty")
 _TOP_K = 50  # of `transformers`, where a checkpoint samples and does not say otherwise
 
 
@@ -66,6 +68,7 @@ def generation_settings(
         "top_p": float(found.get("top_p", 1.0)) if samples else 1.0,
         "min_p": float(found.get("min_p", 0.0)) if samples else 0.0,
         "repetition_penalty": float(found.get("repetition_penalty", 1.0)),
+        **{name: float(found.get(name, 0.0)) for name in _COUNTED},
         "num_beams": found.get("num_beams", 1),
         "length_penalty": float(found.get("length_penalty", 1.0)),
         "early_stopping": found.get("early_stopping", False),
@@ -128,6 +131,7 @@ def written(settings: GenerationSettings, *, encoder_decoder: bool) -> dict[str,
             "top_p": settings.top_p,
             "min_p": settings.min_p,
         }
+    said |= {name: penalty for name in _COUNTED if (penalty := getattr(settings, name))}
     if settings.end_token_ids:
         ends = list(settings.end_token_ids)
         said["eos_token_id"] = ends if len(ends) > 1 else ends[0]

@@ -17,6 +17,8 @@ class GenerationSettings:
         top_p: 1 = off.
         min_p: 0 = off.
         repetition_penalty: 1 = off.
+        presence_penalty: 0 = off; `transformers` does not know it.
+        frequency_penalty: 0 = off; `transformers` does not know it.
         num_beams: Above 1, `serving_default` answers with the best beam of so many.
         length_penalty: Of beams: the score is divided by the length to this power.
         early_stopping: Of beams: True ends when there are enough, False when no better ones are
@@ -42,6 +44,8 @@ class GenerationSettings:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool | str = False

@@ -36,4 +36,11 @@ def sampling_errors(sampling: Sampling) -> list[tuple]:
             outside(r, 0.0, largest) | (r == 0.0),
             wrong("repetition_penalty must be finite and above 0", r),
         ),
+        *(
+            (outside(x, -2.0, 2.0), wrong(f"{name} must be from -2 to 2", x))
+            for name, x in (
+                ("presence_penalty", sampling.presence_penalty),
+                ("frequency_penalty", sampling.frequency_penalty),
+            )
+        ),
     ]

@@ -29,7 +29,8 @@ class Slots(NamedTuple):
         before: int32, the same before the last call.
         ended: int32, `GOES_ON`, `STOPPED` (it ended itself) or `FULL` (the limit ended it).
         limit: int32, tokens behind the prompt at most.
-        temperature, top_k, top_p, min_p, repetition_penalty, seed: as of `Sampling`.
+        temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty,
+            seed: as of `Sampling`.
         stop: string[s, 4].
         num_alternatives: int32.
         bias_token_ids, bias: int32 and float32[s, 64].
@@ -51,6 +52,8 @@ class Slots(NamedTuple):
     top_p: tf.Tensor
     min_p: tf.Tensor
     repetition_penalty: tf.Tensor
+    presence_penalty: tf.Tensor
+    frequency_penalty: tf.Tensor
     seed: tf.Tensor
     stop: tf.Tensor
     num_alternatives: tf.Tensor
@@ -68,6 +71,8 @@ class Slots(NamedTuple):
             self.top_p,
             self.min_p,
             self.repetition_penalty,
+            self.presence_penalty,
+            self.frequency_penalty,
             self.seed,
         )
 
@@ -82,6 +87,8 @@ def _shapes(most_tokens: int) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:
         "top_p": (tf.float32, ()),
         "min_p": (tf.float32, ()),
         "repetition_penalty": (tf.float32, ()),
+        "presence_penalty": (tf.float32, ()),
+        "frequency_penalty": (tf.float32, ()),
         "seed": (tf.int64, ()),
         "stop": (tf.string, (contract.MAX_STOP_STRINGS,)),
         "bias_token_ids": (tf.int32, (contract.MAX_BIASES,)),

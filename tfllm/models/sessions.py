@@ -56,15 +56,19 @@ class Sessions:
 
     def prefill(  # noqa: PLR0913 - the inputs of a signature
         self, prompt, lease, generated, max_prefill_tokens, max_new_tokens, temperature, top_k,
-        top_p, min_p, repetition_penalty, seed, stop, num_alternatives, bias_token_ids, bias,
+        top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, seed, stop,
+        num_alternatives, bias_token_ids, bias,
     ):  # fmt: skip
         """See `contract.SIGNATURES`; parameters of one row serve all rows."""
         sampling = Sampling(
             *(
                 per_row(x, prompt)
-                for x in (temperature, top_k, top_p, min_p, repetition_penalty, seed)
+                for x in (
+                    temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+                    frequency_penalty, seed,
+                )
             )
-        )
+        )  # fmt: skip
         asked = texts_asked_for(
             self.text,
             prompt,

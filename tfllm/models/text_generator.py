@@ -7,7 +7,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfllm import contract
-from tfllm.decoding import Lookup, Rules, Sampling, StopStrings, Text, beam_search, decode
+from tfllm.decoding import (
+    Lookup,
+    Penalties,
+    Rules,
+    Sampling,
+    StopStrings,
+    Text,
+    beam_search,
+    decode,
+)
 from tfllm.decoding.decodable import rounded_up
 from tfllm.decoding.stopping import MAX_STOP_BYTES
 from tfllm.errors import UserError
@@ -81,6 +90,8 @@ class TextGenerator(TextFunctions):
             "top_p": settings.top_p,
             "min_p": settings.min_p,
             "repetition_penalty": settings.repetition_penalty,
+            "presence_penalty": settings.presence_penalty,
+            "frequency_penalty": settings.frequency_penalty,
             "length_penalty": settings.length_penalty,
         }
         chats = tokenizer.chat_template is not None
@@ -158,7 +169,7 @@ class TextGenerator(TextFunctions):
         out = self._search(prompt, limit, penalty, self.settings.num_beams)
         return {name: column[:, 0] for name, column in out.items() if name != "score"}
 
-    def generate(
+    def generate(  # noqa: PLR0913 - the inputs of a signature
         self,
         prompt,
         max_new_tokens,
@@ -167,6 +178,8 @@ class TextGenerator(TextFunctions):
         top_p,
         min_p,
         repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
         seed,
         stop,
     ):
@@ -175,9 +188,12 @@ class TextGenerator(TextFunctions):
         sampling = Sampling(
             *(
                 per_row(x, prompt)
-                for x in (temperature, top_k, top_p, min_p, repetition_penalty, seed)
+                for x in (
+                    temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+                    frequency_penalty, seed,
+                )
             )
-        )
+        )  # fmt: skip
         stop = tf.reshape(stop, [tf.shape(stop)[0], contract.MAX_STOP_STRINGS])
         stop = valid_utf8_in_graph(per_row(stop, prompt))
         long_stop = tf.reduce_any(tf.strings.length(stop) > MAX_STOP_BYTES, -1)
@@ -233,10 +249,7 @@ class TextGenerator(TextFunctions):
             limit=limit, num_beams=num_beams, rules=self.rules,
             length_penalty=tf.where(finite, penalty, 1.0),
             early_stopping=self.settings.early_stopping,
-            repetition_penalty=(
-                None if self.settings.repetition_penalty == 1.0
-                else tf.fill(tf.shape(limit), self.settings.repetition_penalty)
-            ),
+            penalties=self._penalties(tf.shape(limit)),
         )  # fmt: skip
         raw = self._joined(found.token_ids, found.num_tokens)
         text = tf.reshape(self.finish(tf.reshape(raw, [-1])), tf.shape(raw))
@@ -247,6 +260,16 @@ class TextGenerator(TextFunctions):
             "num_tokens": found.num_tokens,
             "logprob": found.logprob,
         }
+
+    def _penalties(self, rows) -> Penalties | None:
+        """The model's own, for so many rows."""
+        settings = self.settings
+        own = Penalties(
+            settings.repetition_penalty, settings.presence_penalty, settings.frequency_penalty
+        )
+        if own == Penalties(1.0, 0.0, 0.0):
+            return None
+        return Penalties(*(tf.fill(rows, float(x)) for x in own))
 
     def _begin(self, texts, prompt_of, limit, checks):
         """Where prompts begin, int32[b] new tokens each row may have, string[b] what is wrong.
@@ -423,4 +446,4 @@ def _reason(stopped, error):
 
 
 # Sampling of a refused row: greedy, no penalty, so that it costs nothing.
-_OFF = Sampling(0.0, 0, 1.0, 0.0, 1.0, np.int64(0))
+_OFF = Sampling(0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, np.int64(0))

@@ -16,7 +16,10 @@ from tfllm.errors import UserError
 _BYTES = 3
 _Z = 1.959964  # of a two-sided 95 % interval
 # Greedy, whatever the model's own settings are.
-_GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+_GREEDY = {
+    "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
+    "presence_penalty": 0.0, "frequency_penalty": 0.0,
+}  # fmt: skip
 
 
 class Beginning(NamedTuple):

@@ -15,9 +15,9 @@ _KINDS = {"b": "b", "i": "iu", "u": "iu", "c": "iufc"}
 
 
 def arrays(signature_name: str, columns: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
-    """Checked columns, one value for each row, as the inputs of a signature of the contract."""
-    fields = contract.SIGNATURES[signature_name].inputs
-    return {field.name: tensor(columns[field.name], field.dtype, field.name) for field in fields}
+    """Checked columns, one value for each row, as those inputs of a signature of the contract."""
+    fields = {field.name: field for field in contract.SIGNATURES[signature_name].inputs}
+    return {name: tensor(column, fields[name].dtype, name) for name, column in columns.items()}
 
 
 def tensor(value: Any, dtype: str | None, name: str) -> np.ndarray:

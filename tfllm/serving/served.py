@@ -19,7 +19,7 @@ from tfllm.calls import (
 from tfllm.chat import ChatTemplate
 from tfllm.errors import UserError
 from tfllm.serving import columns
-from tfllm.serving.metadata import Metadata, VersionStatus
+from tfllm.serving.metadata import Metadata, TensorInfo, VersionStatus
 from tfllm.serving.status import Code, ServingError
 from tfllm.serving.streaming import StreamCalls
 from tfllm.serving.transport import TLS, Connection, Spec, Transport, place_of
@@ -58,7 +58,7 @@ class Served(StreamCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, SpanQAC
         self.model = model
         self.version = version
         self.version_label = version_label
-        self._known_defaults: dict[str, dict[str, Any]] = {}
+        self._known_inputs: dict[str, Mapping[str, TensorInfo] | None] = {}
         self._known_template: ChatTemplate | None = None
         connection = Connection(
             address,
@@ -247,16 +247,27 @@ class Served(StreamCalls, ClassifierCalls, MaskedLMCalls, EmbedderCalls, SpanQAC
         return outputs
 
     async def _defaults(self, signature: str) -> dict[str, Any]:
-        # Sent with every row, which server-side batching needs; asked for once.
-        if signature not in self._known_defaults:
-            optional = rows.optional_inputs(signature)
-            found = {name: field.default for name, field in optional.items()}
-            if there := (await self._metadata()).signatures.get(signature):
-                for name, info in there.inputs.items():
-                    if name in found and info.default is not None:
-                        found[name] = rows.plain(info.default.tolist()[0])
-            self._known_defaults[signature] = found
-        return self._known_defaults[signature]
+        # Sent with every row, which server-side batching needs.
+        optional = rows.optional_inputs(signature)
+        found = {name: field.default for name, field in optional.items()}
+        for name, info in (await self._inputs(signature) or {}).items():
+            if name in found and info.default is not None:
+                found[name] = rows.plain(info.default.tolist()[0])
+        return found
+
+    async def _columns(
+        self, signature: str, num_rows: int, settings: Mapping[str, Any]
+    ) -> dict[str, list]:
+        found = await super()._columns(signature, num_rows, settings)
+        there = await self._inputs(signature)
+        return found if there is None else rows.known_columns(found, there, self.model)
+
+    async def _inputs(self, signature: str) -> Mapping[str, TensorInfo] | None:
+        """Those that the server tells; None if it has no such signature. Asked for once."""
+        if signature not in self._known_inputs:
+            there = (await self._metadata()).signatures.get(signature)
+            self._known_inputs[signature] = there and there.inputs
+        return self._known_inputs[signature]
 
     async def _explained(self, error: ServingError) -> ServingError:
         """`error` with what the server has instead of what was asked for, where it tells."""

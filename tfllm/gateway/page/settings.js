@@ -1,7 +1,8 @@
 // The form of settings, as fields of a request.
 
 const NUMBERS = [
-  "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_tokens",
+  "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+  "frequency_penalty", "seed", "max_tokens",
 ];
 
 /** The fields that are filled in; the gateway has the others as the model was exported. */
