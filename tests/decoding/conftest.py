@@ -12,7 +12,10 @@ def naive_generate():
     """Greedy decoding that reads the whole text again for every token."""
     forwards = {}
 
-    def generate(model, prompt, max_new_tokens=64, repetition_penalty=1.0):
+    def generate(
+        model, prompt, max_new_tokens=64, repetition_penalty=1.0, presence_penalty=0.0,
+        frequency_penalty=0.0,
+    ):  # fmt: skip
         """Ids of the new tokens (with the end token if it came) and their summed logprob."""
         context, tokenizer = model.backbone.max_sequence_length, model.preprocessor.tokenizer
         if model not in forwards:
@@ -28,7 +31,10 @@ def naive_generate():
             penalized = np.where(
                 logits < 0, logits * repetition_penalty, logits / repetition_penalty
             )
-            token = int(np.where(seen, penalized, logits).argmax())
+            scores = np.where(seen, penalized, logits)
+            for token in set(new):
+                scores[token] -= frequency_penalty * new.count(token) + presence_penalty
+            token = int(scores.argmax())
             logprob += logits[token] - np.logaddexp.reduce(logits.astype("float64"))
             new.append(token)
             ids.append(token)

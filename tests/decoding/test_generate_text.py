@@ -42,6 +42,8 @@ ROWS = [
     {"prompt": "smile", "temperature": 1.5, "top_k": 20, "seed": 3, "repetition_penalty": 1.2},
     {"prompt": "zebra 🙂", "temperature": 2.0, "min_p": 0.01, "seed": -9, "max_new_tokens": 40},
     {"prompt": "red green", "max_new_tokens": 0},
+    {"prompt": "a dog", "presence_penalty": 2.0, "frequency_penalty": 0.5},
+    {"prompt": "party", "temperature": 1.5, "seed": 4, "frequency_penalty": -1.0},
     {"prompt": "why not", "temperature": 1.0, "seed": 2**62, "max_new_tokens": 64},
 ]
 
@@ -96,6 +98,20 @@ def test_a_repetition_penalty_counts_the_prompt_and_all_that_was_generated(
         assert answer.text == model.preprocessor.tokenizer.decode(ids)
         assert answer.logprob == pytest.approx(logprob, abs=1e-4 * len(ids))
     assert answers != model.generate(prompts, max_new_tokens=20)
+
+
+@pytest.mark.parametrize(("presence", "frequency"), [(2.0, 0.0), (-2.0, 2.0), (0.5, 0.75)])
+def test_presence_and_frequency_count_what_was_written_and_not_the_prompt(
+    model, naive_generate, presence, frequency
+):
+    prompts = ["red green red green", "a cat", ""]
+    settings = {"presence_penalty": presence, "frequency_penalty": frequency}
+    answers = model.generate(prompts, **settings, max_new_tokens=30)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids, logprob = naive_generate(model, prompt, 30, **settings)
+        assert answer.text == model.preprocessor.tokenizer.decode(ids)
+        assert answer.logprob == pytest.approx(logprob, abs=1e-4 * len(ids))
+    assert answers != model.generate(prompts, max_new_tokens=30)
 
 
 def test_a_logprob_is_the_score_of_the_same_tokens(model, naive_generate, tokenizer):

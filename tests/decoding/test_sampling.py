@@ -23,23 +23,36 @@ SETTINGS = [
     {"min_p": 1.0},
     {"repetition_penalty": 1.8},
     {"repetition_penalty": 0.5},
+    {"presence_penalty": 1.5},
+    {"frequency_penalty": 0.7},
+    {"frequency_penalty": -0.5, "presence_penalty": -2.0},
+    {"repetition_penalty": 1.4, "frequency_penalty": 0.5, "presence_penalty": 0.4, "top_k": 9},
     {"temperature": 1.5, "top_k": 8, "top_p": 0.8},
     {"temperature": 0.7, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.3},
     {"temperature": 3.0, "top_k": 6, "top_p": 0.9, "min_p": 0.25, "repetition_penalty": 2.0},
 ]
-OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-HISTORY = [3, 5, 3, 0]
+OFF = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
+    "presence_penalty": 0.0, "frequency_penalty": 0.0,
+}  # fmt: skip
+HISTORY = [0, 3, 5, 3]
+WRITTEN = [3, 5, 3]  # behind the prompt
 
 
 FREE = Rules((0,))
 
 
-def choose(logits, rows, history, step, rules=FREE, limit=99):
+def choose(logits, rows, history, step, rules=FREE, limit=99, written=None):
+    nothing = Text(history[:, :0], tf.zeros_like(history[:, 0]))
+
     def restrict(scores):
         text = Text(history, tf.fill(tf.shape(history)[:1], step))
         return rules.restrict(scores, step, tf.fill(tf.shape(scores)[:1], limit), lambda: text)
 
-    return module.choose(logits, rows, history=lambda: history, step=step, restrict=restrict)
+    return module.choose(
+        logits, rows, history=lambda: history, written=written or nothing, step=step,
+        restrict=restrict,
+    )  # fmt: skip
 
 
 def softmax(scores):
@@ -47,12 +60,28 @@ def softmax(scores):
     return e / e.sum()
 
 
-def processed(logits, temperature, top_k, top_p, min_p, repetition_penalty):
-    """float[v], the probabilities after every processor of `transformers`, in its order."""
+def processed(
+    logits,
+    temperature,
+    top_k,
+    top_p,
+    min_p,
+    repetition_penalty,
+    presence_penalty,
+    frequency_penalty,
+):
+    """float[v], the probabilities after every processor of `transformers`, in its order.
+
+    Behind the penalty of repetition are those that it has not got.
+    """
     scores = logits.astype("float64")
     for token in set(HISTORY):
         s = scores[token]
         scores[token] = s * repetition_penalty if s < 0 else s / repetition_penalty
+    for token in WRITTEN:
+        scores[token] -= frequency_penalty
+    for token in set(WRITTEN):
+        scores[token] -= presence_penalty
     scores = scores / temperature
     if top_k:
         kth = np.sort(scores)[-min(top_k, VOCABULARY)]
@@ -77,6 +106,8 @@ def sampling(rows, seeds):
         top_p=tf.constant(columns["top_p"]),
         min_p=tf.constant(columns["min_p"]),
         repetition_penalty=tf.constant(columns["repetition_penalty"]),
+        presence_penalty=tf.constant(columns["presence_penalty"]),
+        frequency_penalty=tf.constant(columns["frequency_penalty"]),
         seed=tf.constant(seeds, tf.int64),
     )
 
@@ -95,6 +126,7 @@ def drawn(logits):
         sampling(rows, range(len(rows))),
         tf.tile([HISTORY], [len(rows), 1]),
         3,
+        written=Text(tf.tile([[*WRITTEN, 9]], [len(rows), 1]), tf.fill([len(rows)], 3)),
     )
     return tokens.numpy().reshape(len(SETTINGS), DRAWS)
 
@@ -144,10 +176,36 @@ def test_the_penalty_counts_a_repeated_token_once(logits):
     assert tokens.numpy().tolist() == [best, best]
 
 
+def test_counts_are_of_each_row_and_leave_rows_without_penalties_to_the_bit():
+    rows = sampling(
+        [
+            {"presence_penalty": 1.25, "frequency_penalty": 0.1},
+            {"frequency_penalty": -2.0},
+            {},
+            {"presence_penalty": 2.0},
+        ],
+        [0] * 4,
+    )
+    scores = np.random.default_rng(3).normal(size=(4, VOCABULARY)).astype("float32")
+    token_ids = np.int32([[1, 4, 1, 1, 7], [2, 2, 2, 2, 2], [1, 1, 1, 1, 1], [6, 6, 8, 8, 8]])
+    count = [4, 5, 5, 0]
+    found = rows.penalties.taken_from(
+        tf.constant(scores), lambda: None, Text(tf.constant(token_ids), tf.constant(count))
+    )
+    expected = scores.copy()
+    presence, frequency = np.float32([1.25, 0, 0, 2]), np.float32([0.1, -2, 0, 0])
+    for row in range(4):
+        written = token_ids[row, : count[row]].tolist()
+        for token in set(written):
+            expected[row, token] -= frequency[row] * np.float32(written.count(token))
+            expected[row, token] -= presence[row]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it():
-    rows, seeds = SETTINGS[1:6], [11, 12, 13, 14, 15]
+    rows, seeds = [*SETTINGS[1:5], SETTINGS[16]], [11, 12, 13, 14, 15]
     table = np.random.default_rng(1).normal(size=(5, VOCABULARY)).astype("float32")
-    history = np.random.default_rng(2).integers(0, VOCABULARY, (5, 3))
+    history = np.random.default_rng(2).integers(0, VOCABULARY, (5, 3), "int32")
 
     def chosen(order):
         return (
@@ -156,6 +214,7 @@ def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it()
                 sampling([rows[i] for i in order], [seeds[i] for i in order]),
                 tf.constant(history[order]),
                 2,
+                written=Text(tf.constant(history[order]), tf.fill([len(order)], 2)),
             )
             .numpy()
             .tolist()

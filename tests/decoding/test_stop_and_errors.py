@@ -78,6 +78,10 @@ BAD = [
         {"repetition_penalty": float("inf")},
         "repetition_penalty must be finite and above 0, got inf",
     ),
+    ({"presence_penalty": 2.5}, "presence_penalty must be from -2 to 2, got 2.5"),
+    ({"presence_penalty": float("nan")}, "presence_penalty must be from -2 to 2, got nan"),
+    ({"frequency_penalty": -2.5}, "frequency_penalty must be from -2 to 2, got -2.5"),
+    ({"frequency_penalty": float("-inf")}, "frequency_penalty must be from -2 to 2, got -inf"),
 ]
 
 
@@ -109,9 +113,14 @@ def test_what_the_settings_may_be_at_their_edges(gpt):
         {"temperature": 1.0, "min_p": 1.0},
         {"repetition_penalty": 1e-37},
         {"repetition_penalty": 3.4e38},
+        {"presence_penalty": 2.0, "frequency_penalty": 2.0},
+        {"presence_penalty": -2.0, "frequency_penalty": -2.0},
     ]
     off = {field.name: field.default for field in contract.SAMPLING}
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    names = (
+        "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+        "frequency_penalty",
+    )  # fmt: skip
     columns = {name: [row.get(name, off[name]) for row in settings] for name in names}
     answers = gpt.generate(["one two"] * len(settings), max_new_tokens=4, **columns)
     assert {answer.finish_reason for answer in answers} <= {"stop", "length"}

@@ -36,10 +36,16 @@ def _rows(field):
 
 
 class Plain(tf.Module):
-    """An export without sessions: texts that say what was asked for, and vectors."""
+    """An export without sessions, of an earlier version: texts that say what was asked for, and
+    vectors.
+    """
 
     @tf.function(
-        input_signature=[_rows(field) for field in contract.SIGNATURES[contract.GENERATE].inputs]
+        input_signature=[
+            _rows(field)
+            for field in contract.SIGNATURES[contract.GENERATE].inputs
+            if field.name not in contract.LATER_SAMPLING
+        ]
     )
     def generate(self, prompt, max_new_tokens, temperature, top_k, top_p, min_p, *others):
         del temperature, top_k, top_p, min_p

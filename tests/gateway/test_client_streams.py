@@ -17,7 +17,10 @@ from tfllm.serving import AsyncClient, Client, Code, Server, ServingError
 from tfllm.serving.session_stream import SessionStream, Wanted
 
 SETTINGS = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4, "stop": ["e"]}
-DEFAULTS = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": ()}
+DEFAULTS = {
+    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0, "stop": (),
+}  # fmt: skip
 TALK = [{"role": "user", "content": "one two"}]
 
 

@@ -150,6 +150,7 @@ def test_a_chat_remembers_what_was_said(page):
 def test_settings_are_sent_as_they_are_filled_in(page):
     fields = {"temperature": "0.5", "top_p": "0.9", "top_k": "7", "min_p": "0.01"}
     fields |= {"repetition_penalty": "1.1", "seed": "3", "max_tokens": "4"}
+    fields |= {"presence_penalty": "-0.5", "frequency_penalty": "0.25"}
     choose(page, **fields, stop_strings="\\n\nend")
     page.run(
         "const real = fetch; fetch = (path, more) => {"

@@ -101,7 +101,7 @@ def test_models_are_listed(running):
         ({"prompt": "x", "logprobs": True}, "logprobs"),
         ({"prompt": "x", "logit_bias": {"x": 1}}, "logit_bias"),
         ({"prompt": "x", "logit_bias": {"1": 101}}, "logit_bias"),
-        ({"prompt": "x", "presence_penalty": 0.5}, "presence_penalty"),
+        ({"prompt": "x", "presence_penalty": "much"}, "presence_penalty"),
         ({"prompt": "x", "temperature": "warm"}, "temperature"),
         ({"prompt": "x", "top_k": 1.5}, "top_k"),
         ({"prompt": "x", "seed": 2**80}, "seed"),
@@ -187,12 +187,33 @@ def test_models_say_whether_they_can_chat(start_gateway, server):
     assert {each["id"]: each["can_chat"] for each in told} == {"gpt": True, "plain": False}
 
 
-def test_penalties_that_there_are_not_are_refused_with_what_there_is(running):
-    body = {"model": "gpt", "prompt": "x", "frequency_penalty": 0.1}
+def forget(running):
+    """The gateway takes the export for one of an earlier version."""
+    (scheduler,) = running.gateway._served.named("gpt").schedulers
+    for signature in scheduler.backend.signatures.values():
+        for name in contract.LATER_SAMPLING:
+            signature.inputs.pop(name, None)
+
+
+@pytest.mark.parametrize("model", ["gpt", "plain"])
+def test_an_export_of_an_earlier_version_is_asked_for_no_penalties(start_gateway, server, model):
+    running = start_gateway((f"127.0.0.1:{server.port}", model))
+    if model == "gpt":
+        forget(running)
+    body = {"model": model, "prompt": "x", "max_tokens": 1}
+    for stream in (False, True):
+        asked = body | {"stream": stream, "frequency_penalty": 0.1}
+        status, answer = running.ask("POST", "/v1/completions", asked)
+        assert (status, answer["error"]["param"]) == (400, "frequency_penalty")
+        assert "export it again, or leave frequency_penalty at 0." in answer["error"]["message"]
+    running.complete(**body, frequency_penalty=0.0, presence_penalty=0)
+
+
+def test_a_penalty_out_of_range_is_told_in_the_model_s_words(running):
+    body = {"model": "gpt", "prompt": "x", "presence_penalty": 2.1}
     status, answer = running.ask("POST", "/v1/completions", body)
-    assert (status, answer["error"]["param"]) == (400, "frequency_penalty")
-    assert "repetition_penalty" in answer["error"]["message"]
-    running.complete(prompt="x", max_tokens=1, frequency_penalty=0.0, presence_penalty=0)
+    assert status == 400
+    assert "presence_penalty must be from -2 to 2, got 2.1" in answer["error"]["message"]
 
 
 @pytest.fixture

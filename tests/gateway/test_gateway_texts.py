@@ -32,14 +32,21 @@ def bodies(count, seed):
         if rng.random() < 0.3:
             body |= {"top_k": 5, "repetition_penalty": 1.2}
         if rng.random() < 0.3:
+            body |= {"presence_penalty": 1.0, "frequency_penalty": 0.5}
+        if rng.random() < 0.3:
             body["stop"] = rng.choice([["e"], ["a", "t", "o", "r"]])
         yield body
 
 
 def expected(client, asked):
     """What `generate` says of bodies: text, reason and number of tokens."""
-    names = ["max_tokens", "seed", "temperature", "top_k", "repetition_penalty"]
-    default = {"top_k": 0, "repetition_penalty": 1.0}
+    names = [
+        "max_tokens", "seed", "temperature", "top_k", "repetition_penalty", "presence_penalty",
+        "frequency_penalty",
+    ]  # fmt: skip
+    default = {
+        "top_k": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0
+    }  # fmt: skip
     columns = {
         NAMES.get(name, name): [body.get(name, default.get(name)) for body in asked]
         for name in names

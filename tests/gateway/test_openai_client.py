@@ -41,6 +41,17 @@ def test_chats(asks, client):
     assert parts[-1].usage.completion_tokens == 8
 
 
+def test_penalties_of_presence_and_frequency(asks, client):
+    penalties = {"presence_penalty": -2.0, "frequency_penalty": 0.6}
+    right = client.generate("one", max_new_tokens=30, **penalties)
+    for name, value in penalties.items():  # both count
+        assert right.text != client.generate("one", max_new_tokens=30, **{name: value}).text
+    settings = {"model": "gpt", "prompt": "one", "max_tokens": 30, "temperature": 0, **penalties}
+    assert asks.completions.create(**settings).choices[0].text == right.text
+    parts = asks.completions.create(**settings, stream=True)
+    assert "".join(part.choices[0].text for part in parts) == right.text
+
+
 def test_our_own_fields_go_as_extra_ones(asks, client):
     right = client.generate("one", max_new_tokens=8, temperature=1.0, seed=3, top_k=2)
     answer = asks.completions.create(

@@ -66,6 +66,8 @@ def requests(texts, count, seed):
             "top_p": rng.choice([1.0, 0.9]),
             "min_p": rng.choice([0.0, 0.05]),
             "repetition_penalty": rng.choice([1.0, 1.0, 1.3]),
+            "presence_penalty": rng.choice([0.0, 0.0, 1.5, -0.5]),
+            "frequency_penalty": rng.choice([0.0, 0.0, 0.3, 2.0]),
             "seed": rng.randrange(10**6),
             "stop": rng.choice([["", "", "", ""], ["at", " dog", "🎉", "xyzzy"]]),
         }

@@ -211,10 +211,11 @@ def test_biases_forbid_and_force_tokens_of_their_row(server, model):
 def test_what_cannot_begin_is_told_in_its_row(server):
     answer = server.ask(
         "prefill",
-        prompt=["one", "one", "one " * 99, "one", "one", "one"],
-        lease=["", "a", "b", "c", "a", "d"],
-        temperature=[0.0, 0.0, 0.0, -1.0, 0.0, 0.0],
-        generated=[[-1]] * 5 + [[10**6]],
+        prompt=["one", "one", "one " * 99, "one", "one", "one", "one"],
+        lease=["", "a", "b", "c", "a", "d", "e"],
+        temperature=[0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0],
+        presence_penalty=[0.0] * 6 + [3.0],
+        generated=[[-1]] * 5 + [[10**6], [-1]],
     )
     errors = answer["error"]
     assert errors[0].startswith("lease must be a word")
@@ -223,7 +224,8 @@ def test_what_cannot_begin_is_told_in_its_row(server):
     assert "temperature" in errors[3]
     assert errors[4] == "another row has this lease"
     assert errors[5] == "generated has numbers that are no tokens"
-    assert [slot >= 0 for slot in answer["slot"]] == [False, True] + [False] * 4
+    assert errors[6] == "presence_penalty must be from -2 to 2, got 3.000000"
+    assert [slot >= 0 for slot in answer["slot"]] == [False, True] + [False] * 5
 
 
 def test_numbers_that_no_sessions_can_have_are_refused(gpt):

@@ -29,7 +29,7 @@ class Echo(tf.Module):
     """The contract of a generator: the text tells what it was asked for."""
 
     @tf.function(input_signature=[rows(field) for field in GENERATE.inputs])
-    def generate(
+    def generate(  # noqa: PLR0913 - the inputs of a signature
         self,
         prompt,
         max_new_tokens=DEFAULTS[0],
@@ -38,10 +38,15 @@ class Echo(tf.Module):
         top_p=DEFAULTS[3],
         min_p=DEFAULTS[4],
         repetition_penalty=DEFAULTS[5],
-        seed=DEFAULTS[6],
-        stop=DEFAULTS[7],
+        presence_penalty=DEFAULTS[6],
+        frequency_penalty=DEFAULTS[7],
+        seed=DEFAULTS[8],
+        stop=DEFAULTS[9],
     ):
-        numbers = (max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        numbers = (
+            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+            frequency_penalty, seed,
+        )  # fmt: skip
         told = [
             tf.strings.as_string(n, precision=2 if n.dtype == tf.float32 else -1) for n in numbers
         ]
@@ -53,6 +58,18 @@ class Echo(tf.Module):
             "num_tokens": max_new_tokens,
             "logprob": -temperature,
         }
+
+    @tf.function(
+        input_signature=[
+            rows(field) for field in GENERATE.inputs if field.name not in contract.LATER_SAMPLING
+        ]
+    )
+    def older(self, prompt, max_new_tokens, *others):
+        """`generate` as an earlier version exported it."""
+        logprob = -others[0]
+        reason = tf.fill(tf.shape(prompt), contract.STOP)
+        texts = {"text": prompt, "finish_reason": reason}
+        return texts | {"num_tokens": max_new_tokens, "logprob": logprob}
 
     @tf.function(input_signature=[rows(GENERATE.inputs[0])])
     def plain(self, prompt):
@@ -105,11 +122,12 @@ def server(tmp_path_factory, vec_versions):
         str(folder / "plain" / "1"),
         signatures={"generate": echo.plain, "score": echo.half_score},
     )
+    tf.saved_model.save(echo, str(folder / "older" / "1"), signatures={"generate": echo.older})
     (folder / "empty" / "1").mkdir(parents=True)
-    models = {name: folder / name for name in ("echo", "plain", "empty")}
+    models = {name: folder / name for name in ("echo", "plain", "older", "empty")}
     models["vec"] = ServedModel(str(vec_versions), latest=2)
     with Server(models, port=0) as server:
-        for model, version in (("echo", 1), ("plain", 1), ("vec", 2)):
+        for model, version in (("echo", 1), ("plain", 1), ("older", 1), ("vec", 2)):
             with Client(f"127.0.0.1:{server.port}", model, version=version) as client:
                 client.wait_until_available(120)
         yield server
@@ -130,7 +148,9 @@ def echo(connect):
 
 
 def test_one_prompt_gives_one_generation_with_the_contracts_defaults(echo):
-    assert echo.generate("né") == Generation("né|64|0.00|0|1.00|0.00|1.00|0|,,,", "stop", 64, 0.0)
+    assert echo.generate("né") == Generation(
+        "né|64|0.00|0|1.00|0.00|1.00|0.00|0.00|0|,,,", "stop", 64, 0.0
+    )
 
 
 def test_prompts_give_a_list_and_settings_go_to_every_row_or_row_by_row(echo):
@@ -142,17 +162,28 @@ def test_prompts_give_a_list_and_settings_go_to_every_row_or_row_by_row(echo):
         top_p=1,
         min_p=(0.25, 0.5),
         repetition_penalty=2,
+        presence_penalty=[0.5, -1],
+        frequency_penalty=0.75,
         seed=[-(2**63), 2**63 - 1],
         stop=["\n", "END"],
     )
 
     low, high = -(2**63), 2**63 - 1
     assert [g.text for g in generations] == [
-        f"a|3|0.50|5|1.00|0.25|2.00|{low}|\n,END,,",
-        f"b|4|0.50|6|1.00|0.50|2.00|{high}|\n,END,,",
+        f"a|3|0.50|5|1.00|0.25|2.00|0.50|0.75|{low}|\n,END,,",
+        f"b|4|0.50|6|1.00|0.50|2.00|-1.00|0.75|{high}|\n,END,,",
     ]
     assert [(g.num_tokens, g.logprob) for g in generations] == [(3, -0.5), (4, -0.5)]
     assert [type(value) for value in generations[0]] == [str, str, int, float]
+
+
+def test_an_export_of_an_earlier_version_goes_on_without_what_it_has_not_got(connect):
+    older = connect("older")
+    assert older.generate("a", temperature=0.5) == Generation("a", "stop", 64, -0.5)
+    assert older.generate(["a", "b"], presence_penalty=0, frequency_penalty=[0.0, 0.0])[1][0] == "b"
+    words = "older was exported by an earlier version of tfllm and has no presence_penalty: export "
+    with pytest.raises(UserError, match=words):
+        older.generate(["a", "b"], presence_penalty=[0.0, 0.5])
 
 
 def test_one_str_is_one_stop_string(echo):
