@@ -27,8 +27,6 @@ _NO_WORK_PAUSE_S = 0.005
 _CLOSING_S = 5.0
 _MOST_LOST = 10  # a text that is begun again so often without a token will never come
 
-_SENDING_TURNS = 4  # of the event loop, after which a call is on its way
-
 _NO_SLOT = "no slot is free"
 _OTHER_TEXT = "the lease has another text"
 
@@ -104,14 +102,17 @@ class SessionSteps:
 
     async def _call(self, call: Awaitable[Answer]) -> Answer:
         """An answer of the server; readers are told what is new as soon as it is asked for."""
-        answer = asyncio.ensure_future(call)
+        if not self._untold:
+            return await call
+        telling = asyncio.create_task(self._tell_when_sent())
         try:
-            for _ in range(_SENDING_TURNS if self._untold else 0):
-                await asyncio.sleep(0)
-            self._tell()
-            return await answer
+            return await call
         finally:
-            answer.cancel()
+            await telling
+
+    async def _tell_when_sent(self) -> None:
+        await asyncio.sleep(0)  # in the turn of the event loop that sends the call
+        self._tell()
 
     def _tell(self) -> None:
         model, now = self.backend.model, time.monotonic()

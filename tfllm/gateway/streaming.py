@@ -71,19 +71,24 @@ async def send_stream(
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
-    before, behind = _around(shape.chunk([{}], **more))
+
+    def event(choice: dict[str, Any]) -> bytes:
+        return _event(shape.chunk([choice], **more))
+
+    plain = [_around_text(event(shape.piece(index, _PLAIN, 0))) for index in range(len(texts))]
     num_characters, num_written = [0] * len(texts), 0
     try:
         firsts = [first for index in range(len(texts)) if (first := shape.first(index))]
         if firsts:
-            await response.write(b"".join(before + _encoded(one) + behind for one in firsts))
+            await response.write(b"".join(map(event, firsts)))
         async for index, piece in merged(texts):
             num_written += piece.num_tokens
-            is_empty = not (piece.text or piece.finish_reason or piece.tokens)
-            if not is_empty:
-                choice = shape.piece(index, piece, num_characters[index])
-                await response.write(before + _encoded(choice) + behind)
-            num_characters[index] += sum(len(shown(token.raw)) for token in piece.tokens)
+            if piece.finish_reason or piece.tokens:
+                await response.write(event(shape.piece(index, piece, num_characters[index])))
+                num_characters[index] += sum(len(shown(token.raw)) for token in piece.tokens)
+            elif piece.text:
+                before, behind = plain[index]
+                await response.write(before + _encoded(piece.text) + behind)
         if include_usage:
             usage = usage_of(groups, num_written)
             await response.write(_event(shape.chunk([], usage=usage)))
@@ -106,7 +111,11 @@ def _event(message: dict[str, Any]) -> bytes:
     return b"data: " + _encoded(message) + b"\n\n"
 
 
-def _around(message: dict[str, Any]) -> tuple[bytes, bytes]:
-    """What an event has before and behind its only choice, which is empty in `message`."""
-    before, _, behind = _event(message).rpartition(b"[{}]")
-    return before + b"[", b"]" + behind
+# Most pieces are a text and nothing else: the same event each time but for the text.
+_PLAIN = Piece("\0", 0, "")
+
+
+def _around_text(event: bytes) -> tuple[bytes, bytes]:
+    """What the event of `_PLAIN` has before and behind the text."""
+    before, _, behind = event.rpartition(_encoded(_PLAIN.text))
+    return before, behind
