@@ -23,14 +23,16 @@ the logarithms of both uniform. They are sent to
 First each has more clients than it has room for, in turns, which tells its tokens per second. Then
 requests come by a Poisson process at 70 % of what `static` could do, to each but `single`. A server
 that cannot do as much has a queue that grows with `--seconds`, and its clients wait for that.
-Last, eight streams run through the gateway, and then calls of `decode` for eight rows come one
-after the other from a client of their own, of as many tokens: what a step takes longer through the
-gateway is its overhead.
+Last, eight streams run through the gateway, and calls of `decode` for eight rows come one after the
+other from a client of their own, of as many tokens: what a step takes longer through the gateway is
+its overhead. That is little beside what one run differs from the next, so there are many short ones
+in pairs, each way first in turns. `--only-overhead` measures nothing else.
 
 Prints one JSON line: tokens per second of each, medians of the rounds; of the arriving requests
 milliseconds to the first token and between pieces (of a text, at its client; one of the gateway has
 the tokens of a call of `decode`, one of llama.cpp has one), median and 95th percentile; the step of
-`decode` at eight rows.
+`decode` at eight rows, the median overhead of the pairs and its quartiles, and the processor time
+of the gateway for a call.
 """
 
 import argparse
@@ -73,7 +75,7 @@ def seen(answers: list[Answer]) -> dict[str, float]:
     return {**found, "answers": len(answers)}
 
 
-class Overhead:
+class EightTexts:
     """Eight texts, through a gateway and without it.
 
     Args:
@@ -152,6 +154,36 @@ async def rates(args, asks: dict[str, Ask], compared: list[str]) -> dict[str, fl
     return medians
 
 
+async def overhead(pairs: int, running: dict[str, programs.Program]) -> dict:
+    """What the gateway adds to a step of `decode` of eight texts."""
+    ask = traffic.streams("127.0.0.1", running["gateway"].port, programs.MODEL)
+    with Client(running["server"].address, programs.MODEL, timeout_s=600) as client:
+        eight = EightTexts(ask, client)
+        _, at_once = await eight.through()  # these are to warm up
+        eight.without(at_once)
+        through, without, cpu_s, calls = [], [], 0.0, 0.0
+        for number in range(pairs):
+            if number % 2:
+                without.append(eight.without(at_once))
+            before = running["gateway"].cpu_s
+            step_s, at_once = await eight.through()
+            through.append(step_s)
+            cpu_s += running["gateway"].cpu_s - before
+            calls += _NEW / at_once
+            if not number % 2:
+                without.append(eight.without(at_once))
+            say("step through the gateway and without:", through[-1], without[-1], at_once)
+    ratios = [a / b - 1 for a, b in zip(through, without, strict=True)]
+    return {
+        "step_ms": round(1000 * statistics.median(without), 2),
+        "gateway_step_ms": round(1000 * statistics.median(through), 2),
+        "tokens_of_a_call": at_once,
+        "overhead": round(statistics.median(ratios), 3),
+        "overhead_quartiles": np.percentile(ratios, [25, 75]).round(3).tolist(),
+        "gateway_cpu_ms_of_a_call": round(1000 * cpu_s / calls, 2),
+    }
+
+
 async def measure(args, running: dict[str, programs.Program]) -> dict:
     server = running["server"]
     static = AsyncClient(running["static"].address, programs.MODEL, timeout_s=600)
@@ -182,23 +214,7 @@ async def measure(args, running: dict[str, programs.Program]) -> dict:
     line["per_second"] = round(per_second, 2)
     line |= {f"{name}_at_70": seen(answers) for name, answers in arrived.items()}
 
-    with Client(server.address, programs.MODEL, timeout_s=600) as client:
-        overhead = Overhead(asks["gateway"], client)
-        through, without, cpu_s = [], [], []
-        for _ in range(args.rounds + 2):  # the first is to warm up
-            before = running["gateway"].cpu_s
-            step_s, at_once = await overhead.through()
-            cpu_s.append((running["gateway"].cpu_s - before) * at_once / _NEW)
-            through.append(step_s)
-            without.append(overhead.without(at_once))
-            say("step through the gateway and without:", through[-1], without[-1], at_once)
-    line["step_ms"] = round(1000 * statistics.median(without[1:]), 2)
-    line["gateway_step_ms"] = round(1000 * statistics.median(through[1:]), 2)
-    line["tokens_of_a_call"] = at_once
-    line["overhead"] = round(
-        statistics.median(a / b - 1 for a, b in zip(through[1:], without[1:], strict=True)), 3
-    )
-    line["gateway_cpu_ms_of_a_call"] = round(1000 * statistics.median(cpu_s[1:]), 2)
+    line |= await overhead(args.pairs, running)
     at_70 = line["gateway_at_70"]
     line["first_token_95_to_static"] = round(
         at_70["first_token_95_ms"] / line["static_at_70"]["first_token_95_ms"], 3
@@ -217,6 +233,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="of each at saturation")
     parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=15, help="of runs that tell the overhead")
+    parser.add_argument("--only-overhead", action="store_true", help="without the comparison")
     parser.add_argument("--batch-threads", type=int, default=1, help="static batches at a time")
     parser.add_argument(
         "--beside", metavar="HOST:PORT/MODEL", help="another server with OpenAI's interface"
@@ -232,10 +250,12 @@ def main() -> None:
     try:
         running["server"] = programs.server(base, args.out / "server.log")
         running["gateway"] = programs.gateway(running["server"], args.out / "gateway.log")
-        running["static"] = programs.server(base, args.out / "static.log", batching)
+        if not args.only_overhead:
+            running["static"] = programs.server(base, args.out / "static.log", batching)
         for program in running.values():
             program.wait()
-        line = asyncio.run(measure(args, running))
+        found = overhead(args.pairs, running) if args.only_overhead else measure(args, running)
+        line = asyncio.run(found)
     finally:
         for program in reversed(list(running.values())):
             program.close()
