@@ -11,6 +11,7 @@ import tensorflow as tf
 import tfllm
 from tfllm.errors import UserError
 from tfllm.huggingface.checkpoint import Checkpoint
+from tfllm.huggingface.generation_settings import written
 from tfllm.models import GPTCausalLM
 
 FIXTURE = Path(__file__).parent / "fixtures" / "gpt2"
@@ -106,6 +107,8 @@ def test_the_settings_of_generation_config_become_those_of_the_model(tmp_path, c
         "top_p": 0.9,
         "max_new_tokens": 5,
         "repetition_penalty": 1.2,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.25,
         "bad_words_ids": [[7], [8, 9], [3]],
         "eos_token_id": [0, 3],
         "no_repeat_ngram_size": 3,
@@ -121,8 +124,11 @@ def test_the_settings_of_generation_config_become_those_of_the_model(tmp_path, c
     assert "typical_p, bad_words_ids of several tokens (1)" in caplog.text
     plain = model.generate(PROMPTS[3])
     assert plain == model.generate(
-        PROMPTS[3], temperature=0.7, top_k=50, top_p=0.9, max_new_tokens=5, repetition_penalty=1.2
-    )
+        PROMPTS[3], temperature=0.7, top_k=50, top_p=0.9, max_new_tokens=5, repetition_penalty=1.2,
+        presence_penalty=0.5, frequency_penalty=0.25,
+    )  # fmt: skip
+    again = written(settings, encoder_decoder=False)
+    assert (again["presence_penalty"], again["frequency_penalty"]) == (0.5, 0.25)
 
 
 def test_several_answers_to_a_prompt_are_those_of_the_following_seeds(imported):
