@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfllm.decoding import Rules, Sampling
+from tfllm.decoding import Penalties, Rules, Sampling
 from tfllm.decoding import sampling as module
 from tfllm.decoding.ngrams import Text
 
@@ -200,6 +200,10 @@ def test_counts_are_of_each_row_and_leave_rows_without_penalties_to_the_bit():
             expected[row, token] -= frequency[row] * np.float32(written.count(token))
             expected[row, token] -= presence[row]
     np.testing.assert_array_equal(found, expected)
+    alone = Penalties(*(column[1:2] for column in rows.penalties)).taken_from(
+        tf.constant(scores[1:2]), lambda: None, Text(tf.constant(token_ids[1:2]), tf.constant([5]))
+    )
+    np.testing.assert_array_equal(alone, expected[1:2])
 
 
 def test_a_row_is_drawn_alike_wherever_it_stands_and_whatever_stands_beside_it():
