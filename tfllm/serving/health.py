@@ -6,22 +6,26 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import threading
 from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from tfllm.serving.versions import Versions
 
-SERVICES = (
-    prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-)
+SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _Response = health_pb2.HealthCheckResponse
+
+for _name in ("prediction_service_pb2", "model_service_pb2"):
+    # They tell reflection what the services are. Before 2.21 they end with an error: they set what
+    # protobuf no longer has, after that is done.
+    with contextlib.suppress(AttributeError):
+        importlib.import_module(f"tensorflow_serving.apis.{_name}")
 
 
 class Health:
