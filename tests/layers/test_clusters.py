@@ -82,29 +82,73 @@ def test_what_is_compiled_equals_plain_ops_under_autodiff(name, dtype):
         assert float(difference) <= tolerance * scale
 
 
+def unknown(*axes):
+    """Whose sizes of these axes are known only when a step runs."""
+
+    def of(tensor):
+        shape = [None if axis in axes else size for axis, size in enumerate(tensor.shape)]
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    return of
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    "seen", [unknown(), unknown(0), unknown(0, 1)], ids=["known", "any rows", "any sizes"]
+)
 def test_the_loss_in_parts_and_its_gradients_are_those_of_all_logits(
-    monkeypatch, smoothing, compiled
+    monkeypatch, smoothing, compiled, seen
 ):
     monkeypatch.setattr("tfllm.layers.vocabulary_loss._LOGITS_AT_ONCE", 20)  # 2 rows at a time
-    hidden, table, bias = random(2, 3, 4), random(10, 4, seed=1), random(10, seed=2)
-    y, weights = tf.constant([[1, 9, 0], [3, 3, 2]]), tf.constant([[1.0, 0, 2], [1, 1, 0.5]])
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch([hidden, table, bias])
+    hidden, table, bias = random(3, 3, 4), random(10, 4, seed=1), random(10, seed=2)
+    y = tf.constant([[1, 9, 0], [3, 3, 2], [4, 0, 9]])
+    weights = tf.constant([[1.0, 0, 2], [1, 1, 0.5], [0, 3, 1]])
+
+    def gradients(scored, hidden, y, weights):
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, table, bias])
+            loss, *told = scored(hidden, y, weights)
+            tripled = 3 * loss
+        return [loss, *told, *tape.gradient(tripled, [hidden, table, bias])]
+
+    def in_parts(*batch):
         with compiled_clusters(compiled):
-            in_parts = 3 * vocabulary_loss(hidden, table, y, weights, smoothing, bias).loss
+            return gradients(
+                lambda hidden, y, w: vocabulary_loss(hidden, table, y, w, smoothing, bias), *batch
+            )
+
+    def whole(hidden, y, weights):
         targets = tf.one_hot(y, 10) * (1 - smoothing) + smoothing / 10
         logits = tf.matmul(hidden, table, transpose_b=True) + bias
         losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-        whole = 3 * tf.reduce_sum(losses * weights)
-    tf.debugging.assert_near(in_parts, whole, rtol=1e-5)
-    for got, expected in zip(
-        tape.gradient(in_parts, [hidden, table, bias]),
-        tape.gradient(whole, [hidden, table, bias]),
-        strict=True,
-    ):
+        unsmoothed = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        is_best = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float32)
+        return tf.reduce_sum(losses * weights), unsmoothed, is_best
+
+    batch = hidden, y, weights
+    traced = tf.function(in_parts, list(map(seen, batch)), autograph=False)
+    for got, expected in zip(traced(*batch), gradients(whole, *batch), strict=True):
         tf.debugging.assert_near(got, expected, atol=1e-5)
+
+
+def test_logits_are_held_a_part_at_a_time_whatever_the_sizes_that_come(monkeypatch):
+    seen = []
+
+    def losses_and_gradient(logits, *_):
+        count = tf.py_function(lambda x: seen.append(len(x)) or 0.0, [logits], tf.float32)
+        of_rows = tf.zeros_like(logits[:, 0]) + count
+        return of_rows, tf.zeros_like(logits), of_rows, of_rows
+
+    monkeypatch.setattr("tfllm.layers.vocabulary_loss._LOGITS_AT_ONCE", 20)
+    monkeypatch.setattr("tfllm.layers.vocabulary_loss._losses_and_gradient", losses_and_gradient)
+    specs = map(unknown(0, 1), (random(3, 3, 4), tf.zeros([3, 3], tf.int32), tf.zeros([3, 3])))
+    traced = tf.function(
+        lambda x, y, w: vocabulary_loss(x, random(10, 4), y, w), list(specs), autograph=False
+    )
+    for rows in (3, 1, 0):
+        traced(random(rows, 3, 4), tf.zeros([rows, 3], tf.int32), tf.zeros([rows, 3]))
+    assert seen == [2, 2, 2, 2, 1, 2, 1, 0]
 
 
 def test_only_in_its_scope_is_anything_left_for_xla():

@@ -33,7 +33,7 @@ def vocabulary_loss(  # noqa: PLR0913 - five tensors and a number
     of a part are all that is held of them. Products are in the dtype of `hidden`.
 
     Args:
-        hidden: float[b, t, m]; t is known at tracing.
+        hidden: float[b, t, m]; what XLA compiles as a whole must know t.
         table: float32[v, m].
         y: int32[b, t].
         weights: float32[b, t]; there is no gradient of them.
@@ -48,41 +48,82 @@ def vocabulary_loss(  # noqa: PLR0913 - five tensors and a number
     @tf.custom_gradient
     def scored(hidden, table, *bias):
         matrix = tf.cast(table, hidden.dtype)
-        flat = [tf.reshape(hidden, [-1, hidden.shape[-1]])]
-        flat += [tf.reshape(tensor, [-1]) for tensor in (y, weights)]
-        parts = _parts(flat[0].shape[0], table.shape[0])
-        total, d_hidden, d_table = tf.zeros([]), [], tf.zeros_like(table)
-        d_bias = [tf.zeros_like(one) for one in bias]
-        at_tokens = []
-        for x, targets, of_targets in zip(*(tf.split(t, parts) for t in flat), strict=True):
-            with tf.control_dependencies([d_table]):  # one part after the other
-                x = tf.identity(x)
+
+        def of_part(x, targets, of_targets):
             logits = tf.matmul(x, matrix, transpose_b=True)
             if bias:
                 logits = tf.nn.bias_add(logits, tf.cast(bias[0], logits.dtype))
             if not are_compiled():  # then it is oneDNN's softmax that computes in float32 inside
                 logits = tf.cast(logits, tf.float32)
             losses, d, *told = _losses_and_gradient(logits, targets, of_targets, label_smoothing)
-            total += tf.reduce_sum(losses * of_targets)
-            at_tokens.append(told)
             d = tf.cast(d, hidden.dtype)
-            d_hidden.append(tf.matmul(d, matrix))
-            d_table += tf.cast(tf.matmul(d, x, transpose_a=True), table.dtype)
-            d_bias = [one + tf.cast(sum_of_rows(d), one.dtype) for one in d_bias]
-        d_hidden = tf.reshape(tf.concat(d_hidden, 0), tf.shape(hidden))
-        at_tokens = [
-            tf.reshape(tf.concat(part, 0), tf.shape(y)) for part in zip(*at_tokens, strict=True)
-        ]
+            d_table = tf.cast(tf.matmul(d, x, transpose_a=True), table.dtype)
+            d_bias = [tf.cast(sum_of_rows(d), one.dtype) for one in bias]
+            sums = [tf.reduce_sum(losses * of_targets), d_table, *d_bias]
+            return [tf.matmul(d, matrix), *told], sums
+
+        flat = [tf.reshape(hidden, [-1, hidden.shape[-1]])]
+        flat += [tf.reshape(tensor, [-1]) for tensor in (y, weights)]
+        rows, sums = flat[0].shape[0], list(map(tf.zeros_like, (0.0, table, *bias)))
+        if rows is None and (hidden.shape[1] is None or are_compiled()):
+            columns, sums = _in_a_loop(of_part, flat, sums, table.shape[0])
+        else:
+            columns, sums = _one_by_one(of_part, flat, sums, _parts(rows, table.shape[0]))
+        total, *d_weights = sums
+        d_hidden = tf.reshape(columns[0], tf.shape(hidden))
+        at_tokens = [tf.reshape(column, tf.shape(y)) for column in columns[1:]]
 
         def gradient(upstream, *_):
-            return d_hidden * tf.cast(upstream, d_hidden.dtype), *(
-                d * upstream for d in (d_table, *d_bias)
-            )
+            return d_hidden * tf.cast(upstream, d_hidden.dtype), *(d * upstream for d in d_weights)
 
         return (total, *at_tokens), gradient
 
     given = [tf.convert_to_tensor(tensor) for tensor in (table, bias) if tensor is not None]
     return Scored(*scored(hidden, *given))
+
+
+def _one_by_one(of_part, rows, sums, parts: int):
+    """What a function says of the rows of equal parts, and its sums over them.
+
+    Args:
+        of_part: From the rows of a part to tensors of as many rows, and to what is summed.
+        rows: Tensors of rows.
+        sums: What the sums begin with.
+        parts: How many.
+    """
+    found = []
+    for part in zip(*(tf.split(tensor, parts) for tensor in rows), strict=True):
+        with tf.control_dependencies(sums):  # one part after the other
+            inputs = list(map(tf.identity, part))
+        of_rows, more = of_part(*inputs)
+        found.append(of_rows)
+        sums = list(map(tf.add, sums, more))
+    return [tf.concat(column, 0) for column in zip(*found, strict=True)], sums
+
+
+def _in_a_loop(of_part, rows, sums, vocabulary_size: int):
+    """As `_one_by_one`, of so many parts as the rows need that come when it runs.
+
+    Not for what XLA compiles: there rows of a known length are taken together, if their number is
+    not known.
+    """
+    count = tf.shape(rows[0])[0]
+    parts = tf.maximum(-(-count // max(1, _LOGITS_AT_ONCE // vocabulary_size)), 1)
+    size = -(-count // parts)
+
+    def add(i, columns, sums):
+        of_rows, more = of_part(*(tensor[i * size : (i + 1) * size] for tensor in rows))
+        columns = [column.write(i, of) for column, of in zip(columns, of_rows, strict=True)]
+        return i + 1, columns, list(map(tf.add, sums, more))
+
+    columns = [
+        tf.TensorArray(dtype, parts, infer_shape=False, element_shape=[None, *shape])
+        for dtype, shape in [(rows[0].dtype, rows[0].shape[1:])] + 2 * [(tf.float32, [])]
+    ]
+    _, columns, sums = tf.while_loop(
+        lambda i, *_: i < parts, add, (0, columns, sums), parallel_iterations=1
+    )
+    return [column.concat() for column in columns], sums
 
 
 def _losses_and_gradient(logits, y, weights, label_smoothing):
