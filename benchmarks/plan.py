@@ -10,8 +10,8 @@ and of the sum of the gradients.
 Seconds are those of one core: CPU time, of both processes together, so that other work on the
 machine does not count. A plan's seconds of computing are on all cores at once, those of two
 processes that send to each other on one. `wall_s` is what the clock says; it means something on a
-machine that is idle. `bytes` is what the processes grow by while they train, with the graph and
-the runtime's own; `bytes_of_half` is how much of it half of the batch adds, as a run on half of it
+machine that is idle. `bytes` is the memory that is the processes' own, without the files that are
+mapped into them; `bytes_of_half` is how much of it half of the batch adds, as a run on half of it
 tells. With `batch_tokens` a step is the mean one.
 """
 
@@ -99,9 +99,11 @@ def sum_of_gradients(model):
     return apart(took(False), took(True))
 
 
-def resident_bytes():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def own_bytes():
+    """Resident and of no file, such as TensorFlow's libraries, which all processes share."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return 1024 * int(kilobytes)
 
 
 def measure(recipe, strategy, steps, warm_up):
@@ -111,12 +113,12 @@ def measure(recipe, strategy, steps, warm_up):
         recipe, steps=steps, validation_steps=1, sample_prompts=(), validate_every=steps,
         checkpoint_every=steps,
     )  # fmt: skip
-    before, most, done, times = resident_bytes(), 0, threading.Event(), Times()
+    most, done, times = 0, threading.Event(), Times()
 
     def watch():
         nonlocal most
         while not done.wait(0.02) and not hasattr(times, "sum_s"):
-            most = max(most, resident_bytes())
+            most = max(most, own_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -134,7 +136,7 @@ def measure(recipe, strategy, steps, warm_up):
     return {
         "cpu_s": cpu_s,
         "wall_s": wall_s,
-        "bytes": most - before,
+        "bytes": most,
         "sum_cpu_s": times.sum_s[0],
         "sum_wall_s": times.sum_s[1],
     }

@@ -34,6 +34,7 @@ class Device:
         is_shared: Whether all replicas share one, as logical CPUs and processes of a machine do.
         elements_s: Elements per second of kinds of operations whose arithmetic takes longer than
             the memory.
+        runtime_bytes: What each process holds beside the step, without the code of its libraries.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Device:
     source: str
     is_shared: bool = False
     elements_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    runtime_bytes: int = 0
+
+    def processes(self, replicas: int) -> int:
+        """How many of them train so many replicas."""
+        if not self.is_shared or self.interconnect_bytes_s is None:
+            return 1
+        return replicas
 
 
 def _tpu(name, teraflops, gigabytes, memory, interconnect, page):
@@ -77,6 +85,9 @@ _ELEMENTS = 2**20
 # As the matrices of a small model, which are summed one by one: a larger one goes faster.
 _SENT_BYTES, _SENT_TENSORS = 2**20, 16
 _MEASURED_S = 0.25
+# Without the code of the libraries, which processes share. 370 MiB are there once TensorFlow and
+# Keras are imported; the rest are traced graphs, what XLA compiled, threads and the pipeline.
+_RUNTIME_BYTES = 560 * 2**20
 
 
 def device_named(name: str) -> Device:
@@ -159,6 +170,7 @@ def measured_cpu() -> Device:
         source="measured now",
         is_shared=True,
         elements_s={kind: _ELEMENTS / _fastest(compute) for kind, compute in _slow_arithmetic()},
+        runtime_bytes=_RUNTIME_BYTES,
     )
 
 

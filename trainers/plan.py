@@ -22,7 +22,7 @@ _MOMENTS = 2
 # AdamW reads weight, gradient and moments, and writes weight and moments; an average is both.
 _OPTIMIZER_PASSES = 7
 _EMA_PASSES = 3
-_USABLE = 0.9  # of the memory: the rest is the runtime's and what fragments
+_USABLE = 0.9  # of the memory: the rest is what fragments, and an accelerator's runtime
 
 
 class Plan(NamedTuple):
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
 
     Attributes:
         memory: Bytes of `weights`, `gradients`, `optimizer`, `ema`, `activations`.
+        runtime_bytes: What the processes of a CPU hold beside that, in all.
         total_bytes: Of all replicas on one device: on a CPU they share its memory.
         fits: Whether nine tenths of the device's memory hold them.
         communication_bytes: That a replica sends per step in a ring all-reduce; in one process,
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     """
 
     memory: dict[str, int]
+    runtime_bytes: int
     total_bytes: int
     fits: bool
     communication_bytes: float
@@ -93,6 +95,7 @@ def planned(steps: list[Planned], recipe: Recipe, device: Device, replicas: int)
     step_s = sum(seconds.values())
     return Plan(
         memory=memory,
+        runtime_bytes=_runtime(device, replicas),
         total_bytes=total,
         fits=total <= _USABLE * device.memory_bytes,
         communication_bytes=sent,
@@ -128,7 +131,12 @@ def _communication(gradient: int, device: Device, replicas: int) -> tuple[float,
 
 
 def _total(memory: dict[str, int], device: Device, replicas: int) -> int:
-    return sum(memory.values()) * (replicas if device.is_shared else 1)
+    of_steps = sum(memory.values()) * (replicas if device.is_shared else 1)
+    return of_steps + _runtime(device, replicas)
+
+
+def _runtime(device: Device, replicas: int) -> int:
+    return device.runtime_bytes * device.processes(replicas)
 
 
 def _memory(steps: list[StepGraph], recipe: Recipe) -> dict[str, int]:
@@ -161,7 +169,7 @@ def advice(
     found: list[dict[str, Any]] = []
     kinds: set[str] = set()
     now = _largest(recipe, records, device, replicas)
-    if sum(now.values()) - now["activations"] > _USABLE * device.memory_bytes:
+    if _total(now | {"activations": 0}, device, replicas) > _USABLE * device.memory_bytes:
         return []  # none of these makes the weights smaller
     for kind, changes in _changes(recipe, replicas):
         if kind in kinds or (kind == "replicas" and device.is_shared):
@@ -217,6 +225,8 @@ def described(found: Plan, recipe: Recipe, device: Device, replicas: int) -> str
     """The plan for people."""
     lines = [f"{recipe.name}, {recipe.precision}, on {replicas} x {device.name} ({device.source})"]
     lines += [f"  {name:13} {_size(size)}" for name, size in found.memory.items() if size]
+    if found.runtime_bytes:
+        lines.append(f"  {'runtime':13} {_size(found.runtime_bytes)}")
     fits = "fits" if found.fits else "does NOT fit"
     lines.append(f"  {_size(found.total_bytes)} {fits} in {_size(device.memory_bytes)}")
     lines += [f"  {name:13} {value * 1e3:,.3g} ms" for name, value in found.seconds.items()]

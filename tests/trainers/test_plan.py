@@ -73,6 +73,22 @@ def test_replicas_on_one_cpu_share_its_speed_and_its_memory():
     assert found.seconds["compute"] == 2 * 10
 
 
+def test_each_process_of_a_cpu_has_a_runtime():
+    def planned_on(replicas, **settings):
+        device = dataclasses.replace(DEVICE, runtime_bytes=5000, **settings)
+        found = planned(STEPS, RECIPE, device, replicas)
+        assert f"{found.runtime_bytes / 2**20:.1f} MiB" in described(
+            found, RECIPE, device, replicas
+        )
+        return found.runtime_bytes, found.total_bytes, found.fits
+
+    assert planned_on(1) == (5000, 2640 + 5000, True)
+    processes = {"is_shared": True}
+    assert planned_on(2, **processes) == (2 * 5000, 2 * (2640 + 5000), False)
+    in_one = {"is_shared": True, "interconnect_bytes_s": None}
+    assert planned_on(2, **in_one) == (5000, 2 * 2640 + 5000, False)
+
+
 def test_what_is_slow_by_the_element_takes_as_long_as_that():
     step = STEP._replace(costs=[Cost(0, 300, "Erfc", 20), Cost(0, 300, "Exp", 20)])
     device = dataclasses.replace(DEVICE, elements_s={"Erfc": 2.0})
