@@ -133,12 +133,14 @@ def recurrence(zx, recurrent_kernel, h0, c0, keep):
         old_h = tf.concat([h0[None], hs[:-1]], 0) * keep
         old_c = tf.concat([c0[None], cs[:-1]], 0)
         keep_next = tf.concat([keep[1:], keep[:1]], 0)  # nothing comes from behind the last step
+        # A CPU's product of few rows would lay the matrix out anew in every step.
+        transposed = tf.transpose(recurrent_kernel)
 
         def backward(t, dh, dc, dzs):
             dz, dc = cell_gradient(
                 (dhs[t], dcs[t]), (dh, dc), keep_next[t], gs[t], old_c[t], keep[t], cs[t]
             )
-            dh = tf.matmul(dz, recurrent_kernel, transpose_b=True)
+            dh = tf.matmul(dz, transposed)
             return t - 1, dh, dc, dzs.write(t, dz)
 
         (dzs,) = _arrays(zx, (zx.dtype, 4 * units))
