@@ -205,7 +205,8 @@ def peak_bytes(step: Iterable[tf.Operation], outside: Iterable[str] = ()) -> int
 
     A tensor lives until its last reader is done. An elementwise operation writes over an input of
     its size that dies with it, as TensorFlow's kernels do. While a loop or a function runs, what
-    is alive in it counts too, but for what XLA compiles: there it stays in the processor.
+    is alive in it counts too, but for what XLA compiles: there it stays in the processor. A list
+    that a loop fills counts whole, from before the loop on.
 
     Args:
         step: In an order in which they can run.
@@ -213,6 +214,7 @@ def peak_bytes(step: Iterable[tf.Operation], outside: Iterable[str] = ()) -> int
     """
     order = list(step)
     storage, last = _places(order)
+    lists = _lists(order, storage)
     uncounted = {storage.get(name, name) for name in outside}
     alive: dict[str, int] = {}
     now = most = 0
@@ -223,7 +225,8 @@ def peak_bytes(step: Iterable[tf.Operation], outside: Iterable[str] = ()) -> int
         places = [storage[tensor.name] for tensor in op.inputs]
         dying = {place for place in places if last[place] == i and place in alive}
         for tensor in op.outputs:
-            place, size = storage[tensor.name], _bytes(tensor)
+            place = storage[tensor.name]
+            size = lists.get(place) or _bytes(tensor)
             if place in alive or place in uncounted or place != tensor.name or op.type in _OUTSIDE:
                 continue
             over = op.type in _OVER and next((p for p in dying if alive[p] == size), None)
@@ -249,6 +252,15 @@ def _places(order: list[tf.Operation]) -> tuple[dict[str, str], dict[str, int]]:
         for tensor in op.inputs:
             last[storage.setdefault(tensor.name, tensor.name)] = i
     return storage, last
+
+
+def _lists(order: list[tf.Operation], storage: dict[str, str]) -> dict[str, int]:
+    """Bytes of the lists that loops fill, by their places: those of what they are made into."""
+    return {
+        storage[op.inputs[0].name]: _bytes(op.outputs[0])
+        for op in order
+        if op.type == "TensorListStack"
+    }
 
 
 def moved_bytes(op: tf.Operation) -> int:

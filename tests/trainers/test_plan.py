@@ -149,6 +149,20 @@ def test_the_most_bytes_at_once_are_those_of_tensors_that_are_still_read(functio
     assert peak_bytes(operations(function, (2, 5))) == 4 * floats
 
 
+def test_a_list_that_a_loop_fills_is_alive_beside_what_it_is_made_into():
+    def collected(x):
+        array = tf.TensorArray(tf.float32, 7, element_shape=[2, 5])
+        _, array = tf.while_loop(
+            lambda i, _: i < 7,
+            lambda i, array: (i + 1, array.write(i, x)),
+            (0, array),
+            maximum_iterations=7,
+        )
+        return array.stack()
+
+    assert peak_bytes(operations(collected, (2, 5))) == 4 * 2 * 7 * 10
+
+
 def test_the_step_of_a_small_gpt_has_its_weights_and_operations(tiny):
     ((_, _, step),) = step_graphs(tiny, Records(tiny.data))
     assert step.trained == 11_824  # as the run says
