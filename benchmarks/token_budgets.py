@@ -3,10 +3,10 @@
     taskset -c 1 python benchmarks/token_budgets.py classifier_scratch --data data/reviews
     taskset -c 1 python benchmarks/token_budgets.py translation_lstm --data data/pairs --set ...
 
-Trains the recipe as it is and with `batch_tokens`, in turns, on one thread. The first step of a
-turn and `--warm-up` steps before the first turn, in which graphs are made, do not count. Prints one
-JSON line: tokens without padding per second of processor time of each, the share of the positions
-that hold one, and how many times as many the budget has.
+Trains the recipe with its rows and with `batch_tokens`, in turns, on one thread. The first step of
+a turn and `--warm-up` steps before the first turn, in which graphs are made, do not count. Prints
+one JSON line: tokens without padding per second of processor time of each, the share of the
+positions that hold one, and how many times as many the budget has.
 """
 
 import argparse
@@ -80,8 +80,11 @@ def main() -> None:
 
     recipe = load_recipe(args.recipe).with_settings(args.set)
     records = Records(args.data)
-    budget = recipe.with_settings([f"batch_tokens={args.batch_tokens}"])
-    runs = {"rows": Run(recipe, records), "budget": Run(budget, records)}
+    budgets = {"rows": 0, "budget": args.batch_tokens}
+    runs = {
+        name: Run(recipe.with_settings([f"batch_tokens={budget}"]), records)
+        for name, budget in budgets.items()
+    }
     for run in runs.values():
         run.train(args.warm_up, counted=False)
     for _, run in itertools.product(range(args.turns), runs.values()):

@@ -19,10 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import tfllm
-from tfllm.data import Records, prepare
+from tfllm.data import prepare
 from tfllm.data.tables import Field, read_rows
 from tfllm.metrics.text_overlap import bleu, chrf
 from tfllm.trainers import fit, load_recipe
@@ -71,15 +72,25 @@ def measured(found: list[str], wanted: list[str], tokenizer: str) -> dict:
     }
 
 
+class Ends(keras.callbacks.Callback):
+    """When each step ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def on_train_batch_end(self, *_, **__):
+        self.times.append(time.monotonic())
+
+
 def train(name: str, data: Path, run: Path, minutes: float, settings: list[str]) -> dict:
     recipe = load_recipe(name).with_settings(settings)
     with tempfile.TemporaryDirectory() as scratch:
         short = dataclasses.replace(recipe, steps=_CALIBRATION_STEPS, validation_steps=1)
-        speed = fit(
-            short, data=data, run=Path(scratch) / "run", tensorboard=Path(scratch) / "logs"
-        ).tokens_per_second
-    tokens_per_step = recipe.global_batch * Records(data).sequence_length
-    steps = int(minutes * 60 * speed / tokens_per_step)
+        ends, folder = Ends(), Path(scratch)
+        fit(short, data=data, run=folder / "run", tensorboard=folder / "logs", callbacks=[ends])
+    first, *_, last = ends.times[:-1]  # the last step ends with a checkpoint
+    steps = int(minutes * 60 * (len(ends.times) - 2) / (last - first))
     started = time.monotonic()
     done = fit(
         dataclasses.replace(recipe, steps=steps), data=data, run=run, tensorboard=run / "logs"

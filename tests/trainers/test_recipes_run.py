@@ -62,6 +62,7 @@ def test_every_recipe_of_the_package_trains_two_steps(name, data, presets, train
     )
     recipe = dataclasses.replace(
         recipe,
+        batch_tokens=min(recipe.batch_tokens, 600),
         model={key: SMALL.get(key, value) for key, value in recipe.model.items()},
         preset=presets.get(name, ""),
     )

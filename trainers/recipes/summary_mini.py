@@ -4,6 +4,9 @@ tfllm prepare documents.jsonl --task seq2seq_lm --column source=document --colum
     --sequence-length 256 --out data/summaries
 tfllm train summary_mini --data data/summaries
 
+Documents are many times as long as their summaries: packed beside each other, half of the
+positions would be padding, so batches are buckets of like lengths.
+
 """
 
 from tfllm.trainers.recipe import Optimizer, Recipe
@@ -22,7 +25,7 @@ def recipe():
             "dropout": 0.2,
         },
         label_smoothing=0.1,
-        global_batch=16,
+        batch_tokens=8192,
         steps=2000,
         optimizer=Optimizer(
             peak_learning_rate=2e-3, warmup_steps=300, final_fraction=0.02, weight_decay=0.01
