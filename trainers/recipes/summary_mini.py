@@ -6,7 +6,6 @@ tfllm train summary_mini --data data/summaries
 
 Documents are many times as long as their summaries: packed beside each other, half of the
 positions would be padding, so batches are buckets of like lengths.
-
 """
 
 from tfllm.trainers.recipe import Optimizer, Recipe
