@@ -120,7 +120,7 @@ def measure(recipe, strategy, steps, warm_up):
         while not done.wait(0.02) and not hasattr(times, "sum_s"):
             most = max(most, own_bytes())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     with tempfile.TemporaryDirectory() as folder:
         fit(

@@ -24,7 +24,7 @@ def recipe():
             "dropout": 0.2,
         },
         label_smoothing=0.1,
-        batch_tokens=8192,
+        batch_tokens=5120,
         steps=2000,
         optimizer=Optimizer(
             peak_learning_rate=2e-3, warmup_steps=300, final_fraction=0.02, weight_decay=0.01
