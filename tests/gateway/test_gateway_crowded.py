@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tfllm import contract
 from tfllm.gateway import session_steps
 from tfllm.gateway.backend import Backend, Decoded, Prefilled
 from tfllm.gateway.pace import Pace
@@ -11,6 +12,7 @@ from tfllm.gateway.session_steps import SessionSteps
 from tfllm.gateway.texts import Asked, Text
 from tfllm.gateway.waiting import Waiting
 from tfllm.serving import AsyncClient
+from tfllm.serving.metadata import SignatureInfo
 
 NUM_SLOTS = 4
 
@@ -26,6 +28,7 @@ class Slots(Backend):
     def __init__(self):
         super().__init__(AsyncClient("nowhere:1", "gpt", version=1))
         self.num_slots = self.num_free = NUM_SLOTS
+        self.signatures = {contract.GENERATE: SignatureInfo({}, {})}
         self.num_tokens = 0
 
     async def prefill(self, texts, most):

@@ -101,7 +101,7 @@ def test_a_huge_prompt_is_refused_before_it_is_tokenized(gpt, tokenizer, monkeyp
 
 def test_stops_of_another_width_fail_rather_than_reach_other_rows(gpt):
     text = gpt.text()
-    settings = (tf.constant([x]) for x in (1, 0.0, 0, 1.0, 0.0, 1.0))
+    settings = (tf.constant([x]) for x in (1, 0.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0))
     with pytest.raises(tf.errors.InvalidArgumentError):
         text.generate(
             tf.constant(["a"] * 4), *settings, tf.constant([0], tf.int64), tf.constant([["b"]] * 4)
